@@ -1,0 +1,3 @@
+module cloister
+
+go 1.26
