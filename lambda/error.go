@@ -24,10 +24,11 @@ const (
 	InvalidRuntime   Kind = 10
 	AccessDenied     Kind = 11 // a grant, certificate or role does not allow this
 	Corrupt          Kind = 12 // stored bytes do not pass their integrity check
+	InvalidPayload   Kind = 13 // the event is not JSON
 )
 
 var kindNames = [...]string{"internal", "invalid parameter", "not found", "conflict", "not ready", "throttled", "capacity",
-	"unavailable", "environment gone", "too large", "invalid runtime", "access denied", "corrupt"}
+	"unavailable", "environment gone", "too large", "invalid runtime", "access denied", "corrupt", "invalid payload"}
 
 // String returns the kind in words.
 func (k Kind) String() string {

@@ -1,0 +1,153 @@
+// Package invoke is the request-response path: it resolves what the caller named to one
+// function version, admits the call under the account's concurrency, obtains an environment,
+// runs the event and returns the answer.
+//
+// It does not authenticate or authorize (package gateway has), does not choose among environments
+// (package placement does) and keeps nothing: an event that was not answered is the caller's to
+// repeat. It is called by the gateway, later by queue and pollers.
+//
+// Invariants: an admitted call holds exactly one unit of its account's concurrency until it is
+// answered; an event is given to a second environment only if the first one has certainly
+// not seen it.
+package invoke
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"cloister/lambda"
+)
+
+// DefaultConcurrency is Lambda's quota of concurrent executions per account and region.
+const DefaultConcurrency = 1000
+
+// answerGrace is how much longer than the function's timeout an answer may take.
+const answerGrace = 5 * time.Second
+
+// attempts bounds how many environments that ended before they took the event are tried.
+const attempts = 4
+
+// Versions resolves a function reference. Implemented by control.Control.
+type Versions interface {
+	Resolve(ctx context.Context, ref lambda.FunctionReference) (*lambda.Version, error)
+}
+
+// Placement hands out environments. Implemented by placement.Pool.
+type Placement interface {
+	Assign(ctx context.Context, v *lambda.Version) (Assignment, error)
+}
+
+// Assignment is an environment in the hands of this invocation.
+type Assignment interface {
+	Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Result, error)
+	Release()
+	Discard(reason string)
+}
+
+// Config of a Service.
+type Config struct {
+	Versions    Versions
+	Placement   Placement
+	Concurrency int // per account; 0 means DefaultConcurrency
+}
+
+// Service runs invocations. Its methods may be called concurrently.
+type Service struct {
+	config Config
+
+	mu     sync.Mutex
+	active map[string]int // guarded by mu; invocations under way, by account
+}
+
+// New returns a Service.
+func New(c Config) (*Service, error) {
+	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	return &Service{config: c, active: map[string]int{}}, nil
+}
+
+// Check resolves the reference and does nothing more: InvocationType DryRun.
+func (s *Service) Check(ctx context.Context, ref lambda.FunctionReference) error {
+	_, err := s.config.Versions.Resolve(ctx, ref)
+	return err
+}
+
+// Invoke runs the event and waits for its answer. inv.Payload is JSON; an empty one becomes {}.
+// Errors: lambda.NotFound, NotReady, InvalidParameter (the payload is not JSON), TooLarge,
+// Throttled, Unavailable.
+func (s *Service) Invoke(ctx context.Context, ref lambda.FunctionReference, inv *lambda.Invocation) (*lambda.Result, error) {
+	if err := checkPayload(inv); err != nil {
+		return nil, err
+	}
+	v, err := s.config.Versions.Resolve(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(v.ID.AccountID); err != nil {
+		return nil, err
+	}
+	defer s.leave(v.ID.AccountID)
+	for range attempts {
+		result, err := s.once(ctx, v, inv)
+		if lambda.KindOf(err) != lambda.EnvironmentGone || err == nil {
+			return result, err
+		}
+	}
+	return nil, &lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the function's environments keep ending; try again"}
+}
+
+func checkPayload(inv *lambda.Invocation) error {
+	if len(inv.Payload) > lambda.MaxPayloadBytes {
+		return lambda.Errorf(lambda.TooLarge, "invoke", "Request must be smaller than %d bytes for the InvokeFunction operation", lambda.MaxPayloadBytes)
+	}
+	if len(inv.Payload) == 0 {
+		inv.Payload = []byte("{}")
+		return nil
+	}
+	if !json.Valid(inv.Payload) {
+		var any json.RawMessage
+		err := json.Unmarshal(inv.Payload, &any) // says where
+		return lambda.Errorf(lambda.InvalidPayload, "invoke", "Could not parse request body into json: %v", err)
+	}
+	return nil
+}
+
+// once runs the event in one environment.
+func (s *Service) once(ctx context.Context, v *lambda.Version, inv *lambda.Invocation) (*lambda.Result, error) {
+	a, err := s.config.Placement.Assign(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	// A caller who hangs up does not end the function (AWS bills it to its end). The grace covers
+	// an environment that is still finishing its last invocation; a dead worker is noticed at once.
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.Timeout+answerGrace)
+	defer cancel()
+	result, err := a.Invoke(limit, inv)
+	if err != nil {
+		// Whatever happened, nobody knows what the environment is doing now.
+		a.Discard("invocation without an answer: " + lambda.KindOf(err).String())
+		return nil, err
+	}
+	a.Release()
+	return result, nil
+}
+
+func (s *Service) admit(accountID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active[accountID] >= s.config.Concurrency {
+		return &lambda.Error{Kind: lambda.Throttled, Op: "invoke", Message: "Rate Exceeded."}
+	}
+	s.active[accountID]++
+	return nil
+}
+
+func (s *Service) leave(accountID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active[accountID]--; s.active[accountID] == 0 {
+		delete(s.active, accountID)
+	}
+}
