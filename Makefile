@@ -1,0 +1,56 @@
+# Cloister: "make demo" shows it, "make test" proves it. "make help" lists the rest.
+SHELL := /bin/sh
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+CACHE := .cache
+CLIENTS := $(CACHE)/clients
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+# Packages whose code runs in several goroutines at once.
+RACED := ./internal/channel ./placement ./invoke ./worker ./gateway/... ./iam/... ./store/... ./control ./logs ./runtimeapi
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint vulnerabilities bench generate record-emulator dependencies clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/cloister
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/cloister ./cmd/cloister
+
+demo: build dependencies $(CLIENTS)/ready ## Deploy and invoke real functions with the aws CLI, then clean up (root)
+	$(GO) run ./test/demo -binary bin/cloister -aws $(CLIENTS)/bin/aws
+
+test: lint dependencies $(CLIENTS)/ready ## Every check and every test (root)
+	$(GO) test -race $(RACED)
+	CLOISTER_CLIENTS=$(CURDIR)/$(CLIENTS) $(GO) test -timeout 25m ./...
+
+lint: ## gofmt, vet, staticcheck
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt these files: $$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+vulnerabilities: ## govulncheck; needs its database (VULNERABILITIES=file:///... for a local copy)
+	$(GO) run $(GOVULNCHECK) $(if $(VULNERABILITIES),-db $(VULNERABILITIES)) ./...
+
+bench: build dependencies ## Measure against the floor and rewrite the tables of docs/BENCHMARKS.md (root)
+	$(GO) run ./test/bench -binary bin/cloister -write docs/BENCHMARKS.md
+
+generate: ## Regenerate the wire shapes from the pinned botocore models
+	$(GO) generate ./api/...
+
+record-emulator: ## Record the runtime interface emulator's answers (EMULATOR=path to its binary)
+	@test -n "$(EMULATOR)" || { echo "name the emulator: make record-emulator EMULATOR=/path/to/aws-lambda-rie"; exit 2; }
+	$(GO) run ./runtimeapi/record -emulator "$(EMULATOR)" -out runtimeapi/testdata
+
+dependencies: ## Install the Debian packages that demo, test and bench need
+	@./test/dependencies.sh
+
+$(CLIENTS)/ready: test/requirements.txt
+	@echo "installing the pinned AWS clients into $(CLIENTS)"
+	@rm -rf $(CLIENTS) && mkdir -p $(CACHE) && /usr/bin/python3 -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check -r test/requirements.txt
+	@touch $@
+
+clean: ## Remove what was built and installed here
+	rm -rf bin $(CACHE)

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"cloister/internal/durable"
+)
+
+// schema is the version of the data directory's layout.
+const schema = 1
+
+// Each running installation of a host has one slot, and with it a range of user ids: the first for
+// its front, the others for environments.
+const (
+	slots         = 512
+	firstUID      = 2_000_000
+	uidsPerSlot   = 2048
+	hostDirectory = "/run/cloister"
+)
+
+// An installation is a data directory in use by this process.
+//
+//	DIR/id schema slot lock     this file's
+//	DIR/ca.pem ca.p12 endpoint  public: for clients, written when the service answers
+//	DIR/front/                  mode 0700, owned by the front's user: root key, state, artifacts, logs
+//	DIR/worker/                 mode 0700, root: runtime images and the files behind /tmp
+type installation struct {
+	directory string
+	id        string // 8 hexadecimal digits: every cgroup, mount and loop device carries it
+	uid       int    // of the front; environments have uid+1 and so on
+	run       string // directory for sockets, gone with the process
+
+	locks []*os.File // held for life
+}
+
+// openInstallation creates or opens the data directory and takes it for this process alone.
+func openInstallation(directory string) (*installation, error) {
+	directory, err := filepath.Abs(directory)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	in := &installation{directory: directory}
+	for _, step := range []func() error{in.lock, in.checkSchema, in.readID, in.claimSlot, in.makeDirectories} {
+		if err := step(); err != nil {
+			in.close()
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+func (in *installation) path(name ...string) string {
+	return filepath.Join(append([]string{in.directory}, name...)...)
+}
+
+// tryLock opens and locks a file without waiting.
+func tryLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (in *installation) lock() error {
+	f, err := tryLock(in.path("lock"))
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("the data directory %s is in use by another cloister serve", in.directory)
+	}
+	if err != nil {
+		return fmt.Errorf("lock data directory: %w", err)
+	}
+	in.locks = append(in.locks, f)
+	return nil
+}
+
+// checkSchema refuses a directory that a newer version of Cloister has written, before anything in
+// it is touched, and one that holds something else.
+func (in *installation) checkSchema() error {
+	b, err := os.ReadFile(in.path("schema"))
+	if errors.Is(err, fs.ErrNotExist) {
+		entries, err := os.ReadDir(in.directory)
+		if err != nil {
+			return fmt.Errorf("read data directory: %w", err)
+		}
+		for _, e := range entries {
+			if e.Name() != "lock" {
+				return fmt.Errorf("%s is not empty and is no Cloister data directory (it holds %s): name a new or empty directory", in.directory, e.Name())
+			}
+		}
+		return durable.WriteFile(in.path("schema"), []byte(strconv.Itoa(schema)+"\n"), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("read schema number: %w", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("%s does not hold a schema number: the data directory is damaged", in.path("schema"))
+	}
+	if n != schema {
+		return fmt.Errorf("the data directory has schema %d and this version of Cloister knows %d: use the version that wrote it, or a newer one", n, schema)
+	}
+	return nil
+}
+
+func (in *installation) readID() error {
+	b, err := os.ReadFile(in.path("id"))
+	if errors.Is(err, fs.ErrNotExist) {
+		var random [4]byte
+		rand.Read(random[:])
+		in.id = hex.EncodeToString(random[:])
+		return durable.WriteFile(in.path("id"), []byte(in.id+"\n"), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("read installation id: %w", err)
+	}
+	in.id = strings.TrimSpace(string(b))
+	if raw, err := hex.DecodeString(in.id); err != nil || len(raw) != 4 {
+		return fmt.Errorf("%s does not hold an installation id: the data directory is damaged", in.path("id"))
+	}
+	return nil
+}
+
+// claimSlot takes a range of user ids that no other installation of this host uses, the one it
+// had before if that is free.
+func (in *installation) claimSlot() error {
+	directory := filepath.Join(hostDirectory, "slots")
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return fmt.Errorf("claim user ids: %w", err)
+	}
+	before := 0
+	if b, err := os.ReadFile(in.path("slot")); err == nil {
+		before, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+	}
+	for i := range slots {
+		slot := (before + i + slots) % slots
+		f, err := tryLock(filepath.Join(directory, strconv.Itoa(slot)))
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("claim user ids: %w", err)
+		}
+		in.locks = append(in.locks, f)
+		in.uid = firstUID + slot*uidsPerSlot
+		return durable.WriteFile(in.path("slot"), []byte(strconv.Itoa(slot)+"\n"), 0o644)
+	}
+	return fmt.Errorf("claim user ids: %d installations run on this host already", slots)
+}
+
+func (in *installation) makeDirectories() error {
+	in.run = filepath.Join(hostDirectory, in.id)
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{in.run, 0o711}, {filepath.Join(in.run, "front"), 0o755}, {in.path("front"), 0o700}, {in.path("worker"), 0o700}} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("make %s: %w", d.path, err)
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil {
+			return fmt.Errorf("make %s: %w", d.path, err)
+		}
+	}
+	return in.giveToFront()
+}
+
+// giveToFront makes the front's user the owner of its state, which it is already unless the slot
+// has changed. Links are changed themselves, never followed.
+func (in *installation) giveToFront() error {
+	front := in.path("front")
+	if info, err := os.Lstat(front); err != nil || info.Sys().(*syscall.Stat_t).Uid == uint32(in.uid) {
+		return err
+	}
+	err := filepath.WalkDir(front, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == front {
+			return err
+		}
+		return os.Lchown(path, in.uid, in.uid)
+	})
+	if err == nil { // last, so that a change cut short is done again
+		err = os.Lchown(front, in.uid, in.uid)
+	}
+	if err != nil {
+		return fmt.Errorf("give state to the front's user: %w", err)
+	}
+	return nil
+}
+
+// close removes the sockets and releases directory and slot.
+func (in *installation) close() {
+	if in.run != "" {
+		os.RemoveAll(in.run)
+	}
+	for _, f := range in.locks {
+		f.Close()
+	}
+}

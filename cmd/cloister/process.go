@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// File descriptors that a child process inherits from serve, after the standard three.
+const (
+	orderFD  = 3 // order from serve, then open as long as serve lives
+	reportFD = 4 // reports to serve
+	firstFD  = 5 // listeners
+)
+
+// A child is a front or worker process of this installation.
+type child struct {
+	name    string
+	process *os.Process
+	lifetie *os.File // the other end of orderFD: when it closes the child ends
+	reports *json.Decoder
+	closers []io.Closer
+	exited  chan struct{} // closed when the process has ended; state is set
+	state   *os.ProcessState
+}
+
+// spawn starts this same binary in another role. order is its configuration, sent through a pipe
+// because it holds secrets, which must not stand in arguments or environment. prepare runs on
+// the thread that will fork, so that the child inherits what it changes: namespaces, privileges.
+func spawn(name string, order any, prepare func() error, attributes *syscall.SysProcAttr, inherited ...*os.File) (*child, error) {
+	orderRead, orderWrite, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer orderRead.Close()
+	reportRead, reportWrite, err := os.Pipe()
+	if err != nil {
+		orderWrite.Close()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer reportWrite.Close()
+	files := append([]*os.File{nil, os.Stderr, os.Stderr, orderRead, reportWrite}, inherited...)
+	process, err := startOnThread(prepare, "/proc/self/exe", []string{"cloister", name}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"},
+		Files: files,
+		Sys:   attributes,
+	})
+	if err == nil {
+		err = json.NewEncoder(orderWrite).Encode(order)
+	}
+	if err != nil {
+		orderWrite.Close()
+		reportRead.Close()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	c := &child{name: name, process: process, lifetie: orderWrite, reports: json.NewDecoder(reportRead), closers: []io.Closer{orderWrite, reportRead}, exited: make(chan struct{})}
+	go func() {
+		c.state, _ = process.Wait()
+		close(c.exited)
+	}()
+	return c, nil
+}
+
+// startOnThread forks from a thread of its own that prepare has changed and that ends with
+// the goroutine, so that no other goroutine ever runs on it.
+func startOnThread(prepare func() error, path string, args []string, attributes *os.ProcAttr) (process *os.Process, err error) {
+	var done sync.WaitGroup
+	done.Go(func() {
+		if prepare != nil {
+			runtime.LockOSThread() // never unlocked: the thread is thrown away
+			if err = prepare(); err != nil {
+				return
+			}
+		}
+		process, err = os.StartProcess(path, args, attributes)
+	})
+	done.Wait()
+	return process, err
+}
+
+// stop asks the child to end, waits, and ends it for certain.
+func (c *child) stop(patience time.Duration) {
+	c.process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(patience):
+		c.process.Kill()
+		<-c.exited
+	}
+	for _, f := range c.closers {
+		f.Close()
+	}
+}
+
+// receiveOrder is the child's side: it reads its configuration and ends the process when serve
+// is gone, however serve ended. It first closes what must not leak further down.
+func receiveOrder(order any) (report func(any) error, err error) {
+	if err := hardenProcess(); err != nil {
+		return nil, err
+	}
+	for fd := orderFD; fd < firstFD; fd++ {
+		syscall.CloseOnExec(fd)
+	}
+	if err := unix.CloseRange(orderFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && err != unix.ENOSYS {
+		return nil, fmt.Errorf("close inherited files on exec: %w", err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(orderFD, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, errors.New("this command is started by \"cloister serve\" and cannot be run by hand")
+	}
+	pipe := os.NewFile(orderFD, "order")
+	decoder := json.NewDecoder(pipe)
+	if err := decoder.Decode(order); err != nil {
+		return nil, fmt.Errorf("read order: %w", err)
+	}
+	go func() {
+		io.Copy(io.Discard, pipe)
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		time.Sleep(20 * time.Second) // drained or not: without serve nobody supervises this process
+		os.Exit(1)
+	}()
+	reports := os.NewFile(reportFD, "reports")
+	encoder := json.NewEncoder(reports)
+	return encoder.Encode, nil
+}
+
+// hardenProcess keeps the process's memory, which holds keys, out of core dumps and away from
+// debuggers of the same user.
+func hardenProcess() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	return nil
+}
+
+// listenUnix opens a socket in the installation's run directory.
+func (in *installation) listenUnix(name string, uid int) (*os.File, error) {
+	path := in.socket(name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
+	}
+	// Only root and the front may connect at all; who they are the certificates prove.
+	err = errors.Join(os.Chown(path, uid, uid), os.Chmod(path, 0o600), unix.Listen(fd, 512))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func (in *installation) socket(name string) string { return filepath.Join(in.run, name+".sock") }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"cloister/runtimes"
+	"cloister/sandbox"
+	"cloister/sandbox/native"
+	"cloister/worker"
+)
+
+type workerCommand struct{}
+
+// Run is the privileged process: it chooses the isolation, and makes environments for the front
+// until it is asked to end.
+func (workerCommand) Run(ctx context.Context) error {
+	var order workerOrder
+	report, err := receiveOrder(&order)
+	if err != nil {
+		return err
+	}
+	logger := newLogger(order.Verbose).With("process", "worker")
+	if err := runWorker(ctx, order, report, logger); err != nil {
+		report(workerReport{Error: err.Error()})
+		return err
+	}
+	return nil
+}
+
+func runWorker(ctx context.Context, order workerOrder, report func(any) error, logger *slog.Logger) error {
+	backend, err := chooseBackend(ctx, order, logger)
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	catalog, err := runtimes.Open(runtimes.Config{Directory: filepath.Join(order.Directory, "runtimes"), CA: order.CA, Region: order.Region, Logger: logger})
+	if err != nil {
+		return err
+	}
+	upstream, err := worker.NewFront(dialer(order.FrontSocket), order.Credential, logger)
+	if err != nil {
+		return err
+	}
+	host, err := worker.New(worker.Config{Backend: backend, Runtimes: catalog, Upstream: upstream, Region: order.Region, Logger: logger})
+	if err != nil {
+		return err
+	}
+	server, err := worker.NewServer(host, order.Credential, logger)
+	if err != nil {
+		return err
+	}
+	l, err := inheritedListener(firstFD)
+	if err != nil {
+		return err
+	}
+	// Log events are sent until after the last environment has ended.
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	var sender sync.WaitGroup
+	sender.Go(func() { upstream.Run(sending) })
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	if err := report(workerReport{Isolation: backend.Level().String()}); err != nil {
+		return fmt.Errorf("report to serve: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerPatience)
+	defer cancel()
+	host.Close(ending)
+	stopSending()
+	sender.Wait()
+	l.Close()
+	server.Close()
+	return err
+}
+
+func dialer(socket string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) }
+}
+
+func inheritedListener(fd uintptr) (net.Listener, error) {
+	f := os.NewFile(fd, "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("use inherited listener: %w", err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // serve owns the socket's name
+	}
+	return l, nil
+}
+
+// backends lists the isolation technologies of this build, strongest first.
+func backends(order workerOrder, logger *slog.Logger) []candidate {
+	return []candidate{
+		{sandbox.MicroVM, nil},
+		{sandbox.GVisor, nil},
+		{sandbox.Native, func() (sandbox.Backend, error) {
+			return native.New(native.Config{
+				Installation: order.Installation,
+				Directory:    filepath.Join(order.Directory, "native"),
+				FirstUID:     order.FirstUID,
+				UIDs:         order.UIDs,
+				Logger:       logger,
+			})
+		}},
+	}
+}
+
+// candidate is a backend that may be used; make is nil where this build has none.
+type candidate struct {
+	level sandbox.Level
+	make  func() (sandbox.Backend, error)
+}
+
+// chooseBackend takes the strongest backend whose self-test really ran a program, and refuses
+// anything below the minimum. It never falls back without having been told to.
+func chooseBackend(ctx context.Context, order workerOrder, logger *slog.Logger) (sandbox.Backend, error) {
+	var reasons []string
+	for _, c := range backends(order, logger) {
+		if order.Isolation != "auto" && order.Isolation != c.level.String() {
+			continue
+		}
+		backend, err := c.open(ctx)
+		if err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s: %v", c.level, err))
+			continue
+		}
+		if minimum := parseLevel(order.MinimumIsolation); c.level < minimum {
+			backend.Close()
+			reasons = append(reasons, fmt.Sprintf("%s: usable, but below the minimum %s; --isolation %s accepts it", c.level, minimum, c.level))
+			continue
+		}
+		return backend, nil
+	}
+	return nil, fmt.Errorf("no usable isolation of level %s or stronger:\n  %s", order.MinimumIsolation, strings.Join(reasons, "\n  "))
+}
+
+// open makes the backend, cleans up after an earlier process, and has it run its self-test.
+func (c candidate) open(ctx context.Context) (sandbox.Backend, error) {
+	if c.make == nil {
+		return nil, errors.New("not part of this version of Cloister (docs/STATUS.md)")
+	}
+	backend, err := c.make()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err = backend.Sweep(ctx); err == nil {
+		err = backend.SelfTest(ctx)
+	}
+	if err != nil {
+		backend.Close()
+		return nil, err
+	}
+	return backend, nil
+}
+
+func parseLevel(name string) sandbox.Level {
+	for _, l := range []sandbox.Level{sandbox.Native, sandbox.GVisor, sandbox.MicroVM} {
+		if l.String() == name {
+			return l
+		}
+	}
+	return sandbox.MicroVM // an unknown minimum fails closed
+}

@@ -1,0 +1,252 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cloister/lambda"
+	"cloister/runtimeapi"
+	"cloister/runtimes"
+	"cloister/sandbox"
+)
+
+// maxPipes bounds the connections of one environment to the gateway.
+const maxPipes = 64
+
+// errExited cancels what waits for a runtime whose process has ended.
+var errExited = errors.New("the runtime has exited")
+
+// environment is one execution environment. Whoever holds its turn may start, invoke, freeze or
+// end it; everybody else waits, so it serves one invocation at a time.
+type environment struct {
+	id      string
+	spec    lambda.EnvironmentSpec
+	host    *Host
+	runtime runtimes.Runtime
+	box     sandbox.Sandbox
+	code    *image
+	api     *runtimeapi.Server
+	output  *output
+	serving sync.WaitGroup // the listeners' goroutines
+
+	turn chan struct{} // holds one token; taking it is having the turn
+
+	// Owned by whoever has the turn.
+	running      sandbox.Running // nil: the runtime must be started before the next event
+	frozen       bool
+	ended        bool          // serves no invocation any more
+	released     bool          // its sandbox and code are given back
+	initDuration time.Duration // of an init phase that no invocation has reported yet
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // guarded by mu; ends what waits for the running process
+	thaw   *time.Timer             // guarded by mu; the pending freeze
+}
+
+func newEnvironment(h *Host, spec lambda.EnvironmentSpec, r runtimes.Runtime, box sandbox.Sandbox, code *image) (*environment, error) {
+	id := newID()
+	out, err := newOutput(func(events []lambda.LogEvent) {
+		h.config.Upstream.Append(spec.Version.ID.AccountID, spec.Version.LogGroup, spec.LogStream, events)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make environment: %w", err)
+	}
+	e := &environment{
+		id: id, spec: spec, host: h, runtime: r, box: box, code: code,
+		api:    runtimeapi.New(runtimeapi.Config{Logger: h.config.Logger.With("environment", id)}),
+		output: out,
+		turn:   make(chan struct{}, 1),
+	}
+	e.turn <- struct{}{}
+	e.serving.Go(func() { e.api.Serve(box.RuntimeAPI()) })
+	e.serving.Go(e.servePipes)
+	return e, nil
+}
+
+// take waits for the environment's turn.
+func (e *environment) take(ctx context.Context) error {
+	select {
+	case <-e.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (e *environment) give() { e.turn <- struct{}{} }
+
+// start runs the runtime's bootstrap and watches its end.
+func (e *environment) start(ctx context.Context) error {
+	running, err := e.box.Start(ctx, sandbox.Process{
+		Path:   e.runtime.Bootstrap[0],
+		Args:   e.runtime.Bootstrap,
+		Env:    variables(&e.spec, e.runtime, e.host.config.Region, e.box.RuntimeAPIAddress(), e.box.ServicesAddress()),
+		Dir:    "/var/task",
+		Stdout: e.output.write,
+		Stderr: e.output.write,
+	})
+	if err != nil {
+		return fmt.Errorf("start runtime: %w", err)
+	}
+	e.running = running
+	go e.watch(running)
+	return nil
+}
+
+// watch ends what waits for the process when it exits, and buries an environment whose runtime
+// dies while nobody uses it.
+func (e *environment) watch(running sandbox.Running) {
+	<-running.Done()
+	e.mu.Lock()
+	if e.cancel != nil {
+		e.cancel(errExited)
+	}
+	e.mu.Unlock()
+	select {
+	case <-e.turn:
+	default:
+		return // whoever has the turn sees the exit
+	}
+	died := e.running == running && !e.ended
+	e.give()
+	if died {
+		e.host.bury(e, "the runtime exited between invocations")
+	}
+}
+
+// whileRunning returns a context that also ends, with errExited, when the runtime's process does.
+func (e *environment) whileRunning(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	e.mu.Lock()
+	e.cancel = cancel
+	e.mu.Unlock()
+	select {
+	case <-e.running.Done(): // it may have ended before cancel was there to be called
+		cancel(errExited)
+	default:
+	}
+	return ctx, func() {
+		e.mu.Lock()
+		e.cancel = nil
+		e.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// initialize is the init phase of a new environment. A failure is kept for the first invocation.
+func (e *environment) initialize(ctx context.Context) {
+	<-e.turn
+	defer e.give()
+	e.output.platform(fmt.Sprintf("INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", e.runtime.VersionName, e.runtime.VersionARN))
+	limit, cancel := context.WithTimeout(ctx, lambda.InitTimeout)
+	defer cancel()
+	began := time.Now()
+	failure := e.boot(limit)
+	took := time.Since(began)
+	if failure == nil {
+		e.initDuration = took
+		e.scheduleFreeze()
+		return
+	}
+	e.output.platform(initReport(took, "init", failure))
+	e.reset(context.WithoutCancel(ctx))
+}
+
+// boot starts the runtime and waits until it asks for its first event. The CPU share is not
+// enforced meanwhile, as on AWS, where init runs at full speed whatever the memory size.
+func (e *environment) boot(ctx context.Context) *failure {
+	if err := e.box.SetCPU(max(1, limits(&e.spec.Version).CPU)); err != nil {
+		return serviceFailure(err)
+	}
+	if err := e.start(ctx); err != nil {
+		return startFailure(err)
+	}
+	alive, stop := e.whileRunning(ctx)
+	defer stop()
+	outcome, err := e.api.AwaitInit(alive)
+	switch {
+	case err == nil && outcome.Error != nil:
+		return &failure{kind: outcome.Error.ErrorType, payload: outcome.Error.Payload}
+	case err != nil && errors.Is(context.Cause(alive), errExited):
+		return exitFailure(e.running.Wait())
+	case err != nil:
+		return &failure{kind: typeTimeout}
+	}
+	if err := e.box.SetCPU(limits(&e.spec.Version).CPU); err != nil {
+		return serviceFailure(err)
+	}
+	return nil
+}
+
+// reset ends the runtime's processes; /tmp survives (AWS: a timed out or crashed
+// environment is reused after a reset). The next invocation starts the runtime again.
+func (e *environment) reset(ctx context.Context) {
+	if err := e.box.KillAll(ctx); err != nil {
+		e.host.config.Logger.Error("environment not reset", "environment", e.id, "error", err)
+		e.ended = true // an environment that cannot be emptied serves nobody again
+		go e.host.bury(e, "reset failed")
+	}
+	e.api.Reset()
+	e.running = nil
+	e.frozen = false
+}
+
+// scheduleFreeze freezes the environment unless another invocation comes at once. Within that
+// moment a busy environment saves the two kernel calls for each invocation.
+func (e *environment) scheduleFreeze() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.thaw != nil {
+		e.thaw.Reset(e.host.config.FreezeAfter)
+		return
+	}
+	e.thaw = time.AfterFunc(e.host.config.FreezeAfter, e.freezeIfIdle)
+}
+
+func (e *environment) freezeIfIdle() {
+	select {
+	case <-e.turn:
+	default:
+		return // an invocation has the turn and schedules the next freeze
+	}
+	defer e.give()
+	if e.frozen || e.ended || e.running == nil {
+		return
+	}
+	if err := e.box.Freeze(context.Background()); err != nil {
+		e.host.config.Logger.Error("environment not frozen", "environment", e.id, "error", err)
+		e.ended = true // what cannot be frozen must not run on
+		go e.host.bury(e, "freeze failed")
+		return
+	}
+	e.frozen = true
+}
+
+// destroy waits for the turn, so that a running invocation is cut off by its process ending, not
+// by a sandbox that vanishes below it, and leaves nothing behind.
+func (e *environment) destroy(ctx context.Context) error {
+	e.mu.Lock()
+	if e.thaw != nil {
+		e.thaw.Stop()
+	}
+	if e.cancel != nil {
+		e.cancel(errExited)
+	}
+	e.mu.Unlock()
+	<-e.turn
+	defer e.give()
+	already := e.released
+	e.ended, e.released = true, true
+	if already {
+		return nil
+	}
+	e.api.Reset()
+	err := e.box.Destroy(ctx)
+	e.serving.Wait()
+	e.output.close()
+	e.host.images.release(e.code)
+	return err
+}

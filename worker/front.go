@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cloister/artifact"
+	"cloister/internal/channel"
+	"cloister/lambda"
+)
+
+// Bounds of log events that wait for the front.
+const (
+	maxPendingLogBytes = 16 << 20
+	logInterval        = 50 * time.Millisecond
+	maxLogFrameBytes   = 512 << 10
+)
+
+// Front is the worker's view of the front: where it fetches code, sends log events and pipes the
+// functions' own calls.
+type Front struct {
+	channel *channel.Client
+	logger  *slog.Logger
+
+	mu      sync.Mutex
+	pending []logBatch // guarded by mu; oldest first
+	bytes   int        // guarded by mu; of pending
+	wake    chan struct{}
+	dropped atomic.Int64
+}
+
+// NewFront returns a view of the front that is reached by dial. Log events move while Run runs.
+func NewFront(dial func(context.Context) (net.Conn, error), own channel.Credential, logger *slog.Logger) (*Front, error) {
+	c, err := channel.NewClient(dial, own, channel.Front)
+	if err != nil {
+		return nil, err
+	}
+	return &Front{channel: c, logger: logger, wake: make(chan struct{}, 1)}, nil
+}
+
+// Fetch redeems the grant and writes the plain image to w.
+func (f *Front) Fetch(ctx context.Context, grant string, a lambda.Artifact, w io.Writer) error {
+	conn, err := f.channel.Open(ctx)
+	if err != nil {
+		return local(ctx, "fetch artifact", err)
+	}
+	defer f.channel.Release(conn)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := conn.Send(kindRedeem, redeem{grant}, nil); err != nil {
+		return local(ctx, "fetch artifact", err)
+	}
+	var head redeemed
+	if _, _, err := conn.Receive(&head); err != nil {
+		return local(ctx, "fetch artifact", err)
+	}
+	sealed := &frameReader{conn: conn}
+	if err := artifact.Unseal(w, sealed, head.Key, a); err != nil {
+		conn.Close() // frames may be left on it
+		return err
+	}
+	return nil
+}
+
+// frameReader reads the Data frames of a stream as plain bytes, up to its Done frame.
+type frameReader struct {
+	conn *channel.Conn
+	rest []byte
+	done bool
+}
+
+func (r *frameReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.done {
+			return 0, io.EOF
+		}
+		kind, body, err := r.conn.Receive(nil)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return 0, err
+		}
+		r.rest, r.done = body, kind == channel.Done
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// Pipe opens a stream of bytes to the gateway.
+func (f *Front) Pipe(ctx context.Context) (net.Conn, error) {
+	conn, err := f.channel.Open(ctx)
+	if err != nil {
+		return nil, local(ctx, "pipe", err)
+	}
+	if err := conn.Send(kindPipe, nil, nil); err != nil {
+		conn.Close()
+		return nil, local(ctx, "pipe", err)
+	}
+	return conn.Stream(), nil
+}
+
+// Append keeps events for the next batch. It never blocks; what exceeds the bound is dropped and
+// counted.
+func (f *Front) Append(accountID, group, stream string, events []lambda.LogEvent) {
+	b := logBatch{AccountID: accountID, Group: group, Stream: stream, Events: make([]logEvent, len(events))}
+	size := 0
+	for i, e := range events {
+		b.Events[i] = logEvent{e.Time.UnixMilli(), e.Message}
+		size += len(e.Message) + 32
+	}
+	f.mu.Lock()
+	full := f.bytes+size > maxPendingLogBytes
+	if !full {
+		f.pending = append(f.pending, b)
+		f.bytes += size
+	}
+	f.mu.Unlock()
+	if full {
+		f.dropped.Add(int64(len(events)))
+		return
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Dropped counts log events that were lost because the front did not take them in time.
+func (f *Front) Dropped() int64 { return f.dropped.Load() }
+
+// Run sends log events until ctx ends, and then what is left.
+func (f *Front) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-f.wake:
+		case <-ctx.Done():
+		}
+		select { // events come in bursts: let one gather
+		case <-time.After(logInterval):
+		case <-ctx.Done():
+		}
+		f.send(context.WithoutCancel(ctx))
+	}
+}
+
+// send moves all pending batches. What the front does not take is dropped, not kept: the next
+// events would only push it out later.
+func (f *Front) send(ctx context.Context) {
+	f.mu.Lock()
+	pending := f.pending
+	f.pending, f.bytes = nil, 0
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, b := range merge(pending) {
+		if _, err := f.channel.Call(ctx, kindLogs, b, nil, nil); err != nil {
+			f.dropped.Add(int64(len(b.Events)))
+			f.logger.Warn("log events dropped", "count", len(b.Events), "error", err)
+		}
+	}
+}
+
+// merge joins batches of the same stream into frames, in order.
+func merge(batches []logBatch) []logBatch {
+	var out []logBatch
+	open := map[string]int{} // stream -> index in out
+	sizes := map[int]int{}
+	for _, b := range batches {
+		key := fmt.Sprint(b.AccountID, "\x00", b.Group, "\x00", b.Stream)
+		for _, e := range b.Events {
+			i, ok := open[key]
+			if !ok || sizes[i]+len(e.Message) > maxLogFrameBytes {
+				i = len(out)
+				out = append(out, logBatch{AccountID: b.AccountID, Group: b.Group, Stream: b.Stream})
+				open[key] = i
+			}
+			out[i].Events = append(out[i].Events, e)
+			sizes[i] += len(e.Message) + 32
+		}
+	}
+	return out
+}

@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"cloister/lambda"
+	"cloister/sandbox"
+)
+
+// image is a function's code, plain, in a sealed memfd: never on disk, and gone with the last
+// environment that uses it.
+type image struct {
+	sandbox.Image
+	ready chan struct{} // closed when the fields above or err are set
+	err   error
+	users int // guarded by images.mu
+}
+
+// images shares the plain code between the environments of one account.
+type images struct {
+	upstream Upstream
+
+	mu    sync.Mutex
+	byKey map[string]*image // guarded by mu; users > 0, or still being fetched
+}
+
+func newImages(u Upstream) *images { return &images{upstream: u, byKey: map[string]*image{}} }
+
+// acquire returns the artifact's image, fetching it if no environment of the same account
+// has it. Every acquire that succeeds needs one release.
+func (c *images) acquire(ctx context.Context, accountID string, a lambda.Artifact, grant string) (*image, error) {
+	if a.Owner != accountID {
+		return nil, &lambda.Error{Kind: lambda.AccessDenied, Op: "fetch code", Message: "the artifact belongs to another account"}
+	}
+	key := accountID + "/" + a.ID // the account keeps mounts of equal code in different accounts apart
+	c.mu.Lock()
+	i := c.byKey[key]
+	if i != nil {
+		i.users++
+		c.mu.Unlock()
+		select {
+		case <-i.ready:
+		case <-ctx.Done():
+			c.release(i)
+			return nil, fmt.Errorf("fetch code: %w", context.Cause(ctx))
+		}
+		if i.err != nil {
+			c.release(i)
+			return nil, i.err
+		}
+		return i, nil
+	}
+	i = &image{Image: sandbox.Image{Key: key, Size: a.Size}, ready: make(chan struct{}), users: 1}
+	c.byKey[key] = i
+	c.mu.Unlock()
+
+	i.File, i.err = c.fetch(ctx, a, grant)
+	close(i.ready)
+	if i.err != nil {
+		c.release(i)
+		return nil, i.err
+	}
+	return i, nil
+}
+
+func (c *images) release(i *image) {
+	c.mu.Lock()
+	i.users--
+	last := i.users == 0
+	if last || i.failed() { // what failed must be fetched anew by the next one
+		if c.byKey[i.Key] == i {
+			delete(c.byKey, i.Key)
+		}
+	}
+	c.mu.Unlock()
+	if last && i.File != nil {
+		i.File.Close()
+	}
+}
+
+func (i *image) failed() bool {
+	select {
+	case <-i.ready:
+		return i.err != nil
+	default:
+		return false
+	}
+}
+
+// fetch unseals the artifact into a memfd that nobody can change afterwards.
+func (c *images) fetch(ctx context.Context, a lambda.Artifact, grant string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("cloister-code", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if err != nil { // kernels before 6.3 do not know MFD_NOEXEC_SEAL
+		fd, err = unix.MemfdCreate("cloister-code", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch code: make memory file: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "cloister-code")
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err = c.upstream.Fetch(ctx, grant, a, w); err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("fetch code: %w", err)
+	}
+	return f, nil
+}

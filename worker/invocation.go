@@ -1,0 +1,241 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"cloister/lambda"
+	"cloister/runtimeapi"
+	"cloister/sandbox"
+)
+
+// Error types of the platform (AWS Lambda's own names, seen in errorType).
+const (
+	typeTimeout     = "Sandbox.Timedout"
+	typeExit        = "Runtime.ExitError"
+	typeOutOfMemory = "Runtime.OutOfMemory"
+	typeEntrypoint  = "Runtime.InvalidEntrypoint"
+	typeService     = "Sandbox.Failure"
+)
+
+// failure is why a runtime did not answer.
+type failure struct {
+	kind    string
+	detail  string // "exit status 1"
+	payload []byte // what the runtime itself reported, if it did
+	exited  bool   // the process is gone: restart it
+}
+
+func serviceFailure(err error) *failure {
+	return &failure{kind: typeService, detail: err.Error(), exited: true}
+}
+
+// startFailure is about a bootstrap that could not be executed: a missing or unreadable file is
+// the function's fault, anything else ours.
+func startFailure(err error) *failure {
+	for _, of := range []error{syscall.ENOENT, syscall.EACCES, syscall.ENOEXEC, syscall.EISDIR, syscall.ENOTDIR} {
+		if errors.Is(err, of) {
+			return &failure{kind: typeEntrypoint, detail: "fork/exec " + "/var/task/bootstrap" + ": " + of.Error(), exited: true}
+		}
+	}
+	return serviceFailure(err)
+}
+
+func exitFailure(x sandbox.Exit) *failure {
+	f := &failure{kind: typeExit, exited: true}
+	switch {
+	case x.OutOfMemory:
+		f.kind, f.detail = typeOutOfMemory, "signal: killed"
+	case x.Signal != 0:
+		f.detail = "signal: " + syscall.Signal(x.Signal).String()
+	case x.Code != 0:
+		f.detail = "exit status " + strconv.Itoa(x.Code)
+	}
+	return f
+}
+
+// answer is the payload that AWS sends for the failure.
+func (f *failure) answer(requestID string, timeout time.Duration) []byte {
+	if f.payload != nil {
+		return f.payload
+	}
+	message := "Runtime exited without providing a reason"
+	switch {
+	case f.kind == typeTimeout:
+		message = fmt.Sprintf("Task timed out after %.2f seconds", timeout.Seconds())
+	case f.kind == typeService:
+		message = "The execution environment failed; try again"
+	case f.kind == typeEntrypoint:
+		message = f.detail
+	case f.detail != "":
+		message = "Runtime exited with error: " + f.detail
+	}
+	b, err := json.Marshal(struct {
+		Type    string `json:"errorType"`
+		Message string `json:"errorMessage"`
+	}{f.kind, "RequestId: " + requestID + " Error: " + message})
+	if err != nil {
+		panic(err) // two strings always encode
+	}
+	return b
+}
+
+// outcome is what an invocation came to.
+type outcome struct {
+	payload []byte
+	failed  bool     // the function reported an error, or did not answer
+	failure *failure // set when the runtime must be reset
+	took    time.Duration
+	init    time.Duration // init phase reported with this invocation
+}
+
+// invoke serves one invocation. It returns as soon as the answer is there; what follows (the
+// runtime's way back to /next, log lines, the freeze) goes on while the caller has it already, unless
+// the caller asked for the end of the log.
+func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Result, error) {
+	if err := e.take(ctx); err != nil {
+		return nil, gone()
+	}
+	if e.ended {
+		e.give()
+		return nil, gone()
+	}
+	if err := e.wake(); err != nil {
+		e.ended = true
+		e.give()
+		go e.host.bury(e, "thaw failed")
+		return nil, gone()
+	}
+	// The function's time starts now and does not end with the caller's patience.
+	deadline := time.Now().Add(e.spec.Version.Timeout)
+	limit, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	e.output.begin(inv.LogTail)
+	e.output.platform("START RequestId: " + inv.RequestID + " Version: " + e.spec.Version.ID.Version + "\n")
+	o := e.run(limit, deadline, inv)
+	result := &lambda.Result{Payload: o.payload, ExecutedVersion: e.spec.Version.ID.Version}
+	if o.failed {
+		result.FunctionError = "Unhandled"
+	}
+	finish := func() {
+		e.finish(limit, inv, o)
+		cancel()
+		if inv.LogTail {
+			result.LogTail = e.output.tail()
+		}
+		e.give()
+	}
+	if inv.LogTail {
+		finish()
+	} else {
+		go finish()
+	}
+	return result, nil
+}
+
+// wake makes a frozen environment run again.
+func (e *environment) wake() error {
+	e.mu.Lock()
+	if e.thaw != nil {
+		e.thaw.Stop()
+	}
+	e.mu.Unlock()
+	if !e.frozen {
+		return nil
+	}
+	if err := e.box.Thaw(context.Background()); err != nil {
+		return err
+	}
+	e.frozen = false
+	return nil
+}
+
+// run gives the event to the runtime, which it starts first if the init phase failed or the last
+// invocation ended it.
+func (e *environment) run(ctx context.Context, deadline time.Time, inv *lambda.Invocation) *outcome {
+	o := &outcome{init: e.initDuration}
+	e.initDuration = 0
+	began := time.Now()
+	if e.running == nil {
+		if f := e.boot(ctx); f != nil {
+			e.output.platform(initReport(time.Since(began), "invoke", f))
+			return e.fail(o, inv, began, f)
+		}
+	}
+	alive, stop := e.whileRunning(ctx)
+	defer stop()
+	answer, err := e.api.Invoke(alive, runtimeapi.Event{
+		RequestID:     inv.RequestID,
+		FunctionARN:   inv.FunctionARN,
+		TraceID:       inv.TraceID,
+		ClientContext: inv.ClientContext,
+		Deadline:      deadline,
+		Payload:       inv.Payload,
+	})
+	o.took = time.Since(began)
+	switch {
+	case err == nil:
+		o.payload, o.failed = answer.Payload, answer.FunctionError
+		return o
+	case errors.Is(context.Cause(alive), errExited):
+		return e.fail(o, inv, began, exitFailure(e.exit()))
+	case ctx.Err() != nil:
+		return e.fail(o, inv, began, &failure{kind: typeTimeout})
+	}
+	return e.fail(o, inv, began, serviceFailure(err))
+}
+
+// exit is how the process ended; one that was cut off by destroy may still be running.
+func (e *environment) exit() sandbox.Exit {
+	select {
+	case <-e.running.Done():
+		return e.running.Wait()
+	default:
+		return sandbox.Exit{Code: -1, Signal: int(syscall.SIGKILL)}
+	}
+}
+
+func (e *environment) fail(o *outcome, inv *lambda.Invocation, began time.Time, f *failure) *outcome {
+	o.took = time.Since(began)
+	o.failed, o.failure = true, f
+	o.payload = f.answer(inv.RequestID, e.spec.Version.Timeout)
+	return o
+}
+
+// finish waits until the runtime asks for the next event, or resets it, and writes the last log
+// lines of the invocation.
+func (e *environment) finish(ctx context.Context, inv *lambda.Invocation, o *outcome) {
+	if o.failure == nil {
+		alive, stop := e.whileRunning(ctx)
+		if err := e.api.AwaitIdle(alive); err != nil {
+			// It answered, but died or ran into its deadline before it was done.
+			o.failure = &failure{kind: typeTimeout}
+			if errors.Is(context.Cause(alive), errExited) {
+				o.failure = exitFailure(e.exit())
+			}
+		}
+		stop()
+	}
+	usage, err := e.box.Usage()
+	if err != nil && !e.ended {
+		e.host.config.Logger.Warn("usage not read", "environment", e.id, "error", err)
+	}
+	if o.failure != nil && !e.ended {
+		e.reset(context.WithoutCancel(ctx))
+	}
+	e.output.drain()
+	if o.failure != nil && o.failure.kind == typeTimeout {
+		e.output.platform(fmt.Sprintf("%s %s Task timed out after %.2f seconds\n\n",
+			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), inv.RequestID, e.spec.Version.Timeout.Seconds()))
+	}
+	e.output.platform("END RequestId: " + inv.RequestID + "\n")
+	e.output.platform(report(&e.spec.Version, inv.RequestID, o, usage.MemoryPeakBytes))
+	e.output.flush()
+	if o.failure == nil {
+		e.scheduleFreeze()
+	}
+}

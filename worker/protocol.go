@@ -1,0 +1,100 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cloister/internal/channel"
+	"cloister/lambda"
+)
+
+// The exchanges that the front asks of a worker.
+const (
+	kindAttach         channel.Kind = 16 + iota // lease: stays open, carries ended environments
+	kindCreate                                  // lambda.EnvironmentSpec -> created
+	kindInvoke                                  // invoke + payload -> invoked + payload
+	kindDestroy                                 // environmentID -> nothing
+	kindCheckRuntime                            // runtimeName -> runtimeVersion
+	kindPrepareRuntime                          // runtimeName -> runtimeVersion
+)
+
+// The exchanges that a worker asks of the front.
+const (
+	kindRedeem channel.Kind = 64 + iota // redeem -> redeemed, then Data frames, then Done
+	kindPipe                            // nothing -> plain bytes to the gateway
+	kindLogs                            // logBatch -> nothing
+)
+
+// ended is sent on the lease when an environment died on its own.
+type ended struct{ EnvironmentID, Reason string }
+
+type created struct{ EnvironmentID string }
+
+type environmentID struct{ EnvironmentID string }
+
+type invoke struct {
+	EnvironmentID string
+	RequestID     string
+	FunctionARN   string
+	ClientContext string `json:",omitempty"`
+	TraceID       string `json:",omitempty"`
+	LogTail       bool   `json:",omitempty"`
+}
+
+type invoked struct {
+	FunctionError   string `json:",omitempty"`
+	ExecutedVersion string
+	LogTail         []byte `json:",omitempty"`
+}
+
+type runtimeName struct{ Identifier string }
+
+type runtimeVersion struct{ VersionARN string }
+
+type redeem struct{ Grant string }
+
+type redeemed struct {
+	Key  []byte // opens this one artifact
+	Size int64
+}
+
+// logBatch is a run of events of one stream, oldest first.
+type logBatch struct {
+	AccountID, Group, Stream string
+	Events                   []logEvent
+}
+
+// logEvent spells its time in milliseconds, as CloudWatch Logs does, to keep frames small.
+type logEvent struct {
+	Milliseconds int64  `json:"t"`
+	Message      string `json:"m"`
+}
+
+func (e logEvent) event() lambda.LogEvent {
+	return lambda.LogEvent{Time: time.UnixMilli(e.Milliseconds), Message: e.Message}
+}
+
+// remote turns an error into what crosses the channel: kind and text. The text of an
+// internal error crosses too; only the gateway decides what a caller may read.
+func remote(err error) *channel.RemoteError {
+	if e, ok := errors.AsType[*lambda.Error](err); ok && e.Message != "" {
+		return &channel.RemoteError{Code: uint8(e.Kind), Operation: e.Op, Message: e.Message}
+	}
+	return &channel.RemoteError{Code: uint8(lambda.KindOf(err)), Operation: "worker", Message: err.Error()}
+}
+
+// local turns the outcome of an exchange back into a lambda.Error. A peer that cannot be asked, or
+// went away before it answered, is Unavailable.
+func local(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*channel.RemoteError](err); ok {
+		return &lambda.Error{Kind: lambda.Kind(e.Code), Op: op, Message: e.Message}
+	}
+	if ctx.Err() != nil {
+		return &lambda.Error{Kind: lambda.Unavailable, Op: op, Message: "the call was abandoned", Err: context.Cause(ctx)}
+	}
+	return &lambda.Error{Kind: lambda.Unavailable, Op: op, Message: "the worker is restarting; try again", Err: err}
+}
