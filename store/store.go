@@ -22,6 +22,15 @@ import (
 var (
 	ErrNotFound = errors.New("store: no such object")
 	ErrConflict = errors.New("store: the object was changed by another writer")
+
+	// ErrClosed is given after Close, and after an error that left an outcome unknown.
+	ErrClosed = errors.New("store: the engine is closed")
+
+	// Opening an engine gives these; the data is untouched.
+	ErrWrongKey    = errors.New("store: the root key does not open this store: it was made under another one")
+	ErrNewerSchema = errors.New("store: a newer release of Cloister has written this store")
+	ErrForeign     = errors.New("store: this is not a store of Cloister, or it is damaged beyond recognition")
+	ErrInUse       = errors.New("store: another process, or this one, has the store open")
 )
 
 // A Key names an object. Account is empty for objects of the installation itself.
@@ -61,7 +70,8 @@ type Page struct {
 
 // Store is an engine. Its methods may be called concurrently.
 type Store interface {
-	// Get returns the object, or an error that is ErrNotFound.
+	// Get returns the object, or an error that is ErrNotFound. An object that does not
+	// pass its integrity check is an error of kind lambda.Corrupt, here, in List and in Lookup.
 	Get(ctx context.Context, k Key) (Object, error)
 
 	// List returns objects of one kind and account whose names begin with prefix, in
@@ -73,8 +83,13 @@ type Store interface {
 	Lookup(ctx context.Context, kind, account string, x Index, p Page) ([]Object, error)
 
 	// Commit applies all changes or none and returns the new revisions in order. It
-	// blocks until the changes are durable. The error is ErrConflict if an expectation did
-	// not hold; any other means that the outcome is unknown and the engine is closed.
+	// blocks until the changes are durable; reads that begin afterwards see them. No two of
+	// the changes may have the same key.
+	//
+	// Nothing was applied if the error is ErrConflict (an expectation did not hold), of
+	// kind lambda.InvalidParameter (see CheckCommit), of kind lambda.Unavailable (the disk is
+	// full or busy: the caller may retry), or the context's own. Any other means that the
+	// outcome is unknown and the engine is closed.
 	Commit(ctx context.Context, changes ...Change) ([]uint64, error)
 
 	// Close waits for running commits and releases the files.

@@ -42,7 +42,8 @@ type environment struct {
 	initDuration time.Duration // of an init phase that no invocation has reported yet
 
 	mu     sync.Mutex
-	cancel context.CancelCauseFunc // guarded by mu; ends what waits for the running process
+	waited sandbox.Running         // guarded by mu; the process that cancel is about
+	cancel context.CancelCauseFunc // guarded by mu; ends what waits for that process
 	thaw   *time.Timer             // guarded by mu; the pending freeze
 }
 
@@ -80,9 +81,10 @@ func (e *environment) give() { e.turn <- struct{}{} }
 
 // start runs the runtime's bootstrap and watches its end.
 func (e *environment) start(ctx context.Context) error {
+	command := e.runtime.Command(e.spec.Version.MemoryMiB, e.spec.Version.Variables["AWS_LAMBDA_EXEC_WRAPPER"])
 	running, err := e.box.Start(ctx, sandbox.Process{
-		Path:   e.runtime.Bootstrap[0],
-		Args:   e.runtime.Bootstrap,
+		Path:   command[0],
+		Args:   command,
 		Env:    variables(&e.spec, e.runtime, e.host.config.Region, e.box.RuntimeAPIAddress(), e.box.ServicesAddress()),
 		Dir:    "/var/task",
 		Stdout: e.output.write,
@@ -101,15 +103,11 @@ func (e *environment) start(ctx context.Context) error {
 func (e *environment) watch(running sandbox.Running) {
 	<-running.Done()
 	e.mu.Lock()
-	if e.cancel != nil {
+	if e.cancel != nil && e.waited == running {
 		e.cancel(errExited)
 	}
 	e.mu.Unlock()
-	select {
-	case <-e.turn:
-	default:
-		return // whoever has the turn sees the exit
-	}
+	<-e.turn // an invocation that has it sees the exit itself and leaves nothing to bury
 	died := e.running == running && !e.ended
 	e.give()
 	if died {
@@ -121,7 +119,7 @@ func (e *environment) watch(running sandbox.Running) {
 func (e *environment) whileRunning(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	e.mu.Lock()
-	e.cancel = cancel
+	e.cancel, e.waited = cancel, e.running
 	e.mu.Unlock()
 	select {
 	case <-e.running.Done(): // it may have ended before cancel was there to be called
@@ -140,7 +138,7 @@ func (e *environment) whileRunning(ctx context.Context) (context.Context, func()
 func (e *environment) initialize(ctx context.Context) {
 	<-e.turn
 	defer e.give()
-	e.output.platform(fmt.Sprintf("INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", e.runtime.VersionName, e.runtime.VersionARN))
+	e.output.platform(initStart(e.runtime))
 	limit, cancel := context.WithTimeout(ctx, lambda.InitTimeout)
 	defer cancel()
 	began := time.Now()
@@ -171,7 +169,7 @@ func (e *environment) boot(ctx context.Context) *failure {
 	case err == nil && outcome.Error != nil:
 		return &failure{kind: outcome.Error.ErrorType, payload: outcome.Error.Payload}
 	case err != nil && errors.Is(context.Cause(alive), errExited):
-		return exitFailure(e.running.Wait())
+		return exitFailure(e.exit())
 	case err != nil:
 		return &failure{kind: typeTimeout}
 	}

@@ -33,7 +33,7 @@ import (
 
 // Runtimes finds the managed runtimes of this host. Implemented by runtimes.Catalog.
 type Runtimes interface {
-	Check(ctx context.Context, identifier string) (versionARN string, err error)
+	List(ctx context.Context) []runtimes.Offer
 	Resolve(ctx context.Context, identifier string) (runtimes.Runtime, error)
 }
 
@@ -88,6 +88,16 @@ func New(c Config) (*Host, error) {
 	}, nil
 }
 
+// CheckRuntime refuses a runtime that new functions may not have, or that this host lacks, and returns
+// the version ARN of the image, which it makes if there is none yet.
+func (h *Host) CheckRuntime(ctx context.Context, identifier string) (string, error) {
+	if err := runtimes.CheckCreate(identifier, time.Now(), h.config.Runtimes.List(ctx)); err != nil {
+		return "", err
+	}
+	r, err := h.config.Runtimes.Resolve(ctx, identifier)
+	return r.VersionARN, err
+}
+
 // Create makes an environment and starts its runtime, for at most lambda.InitTimeout. A runtime
 // that fails to start is no error here: the first invocation starts it again, inside the
 // function's timeout, and answers with its error (AWS: "suppressed init"). An error of kind
@@ -96,6 +106,7 @@ func (h *Host) Create(ctx context.Context, spec lambda.EnvironmentSpec) (string,
 	if err := h.admit(spec.Version.MemoryMiB); err != nil {
 		return "", err
 	}
+	began := time.Now()
 	e, err := h.build(ctx, spec)
 	if err != nil {
 		h.discharge(spec.Version.MemoryMiB)
@@ -113,6 +124,8 @@ func (h *Host) Create(ctx context.Context, spec lambda.EnvironmentSpec) (string,
 		return "", &lambda.Error{Kind: lambda.Unavailable, Op: "create environment", Message: "the worker is shutting down"}
 	}
 	e.initialize(ctx)
+	h.config.Logger.Info("environment created", "environment", e.id, "function", spec.Version.ID.FunctionName,
+		"version", spec.Version.ID.Version, "runtime", spec.Version.Runtime, "took", time.Since(began))
 	return e.id, nil
 }
 

@@ -54,10 +54,7 @@ type runtimeVersion struct{ VersionARN string }
 
 type redeem struct{ Grant string }
 
-type redeemed struct {
-	Key  []byte // opens this one artifact
-	Size int64
-}
+type redeemed struct{ Key []byte } // opens this one artifact
 
 // logBatch is a run of events of one stream, oldest first.
 type logBatch struct {

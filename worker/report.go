@@ -3,9 +3,11 @@ package worker
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"cloister/lambda"
+	"cloister/runtimes"
 )
 
 // milliseconds spells a duration as AWS's log lines do: "3.01 ms".
@@ -40,7 +42,21 @@ func status(f *failure) string {
 	return "Status: error\tError Type: " + f.kind
 }
 
+// initStart is the first line of an environment: "python3.11" reads "python:3.11" there.
+func initStart(r runtimes.Runtime) string {
+	name := r.Identifier
+	if i := strings.IndexAny(name, "0123456789."); i > 0 {
+		name = name[:i] + ":" + strings.TrimPrefix(name[i:], ".")
+	}
+	return "INIT_START Runtime Version: " + name + "\tRuntime Version ARN: " + r.VersionARN + "\n"
+}
+
 // initReport is the line about an init phase that failed.
 func initReport(took time.Duration, phase string, f *failure) string {
 	return "INIT_REPORT Init Duration: " + milliseconds(took) + "\tPhase: " + phase + "\t" + status(f) + "\n"
+}
+
+// LogStream names the log stream of a new environment: date, version and 32 hexadecimal digits.
+func LogStream(now time.Time, version string) string {
+	return now.UTC().Format("2006/01/02") + "/[" + version + "]" + newID()
 }

@@ -45,7 +45,7 @@ func (s *Server) handle(ctx context.Context, c *channel.Conn, r *channel.Request
 		})
 	case kindCheckRuntime:
 		return answer(c, r, func(in *runtimeName) (runtimeVersion, error) {
-			arn, err := s.host.config.Runtimes.Check(ctx, in.Identifier)
+			arn, err := s.host.CheckRuntime(ctx, in.Identifier)
 			return runtimeVersion{arn}, err
 		})
 	case kindPrepareRuntime:

@@ -81,7 +81,7 @@ func (s *Services) redeem(ctx context.Context, c *channel.Conn, r *channel.Reque
 		return c.SendFault(remote(err))
 	}
 	defer file.Close()
-	if err := c.Send(channel.Data, redeemed{sealed.Key, sealed.Size}, nil); err != nil {
+	if err := c.Send(channel.Data, redeemed{sealed.Key}, nil); err != nil {
 		return err
 	}
 	piece := make([]byte, 1<<20)
