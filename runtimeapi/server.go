@@ -108,6 +108,7 @@ func (s *Server) admit(conn net.Conn) *connection {
 func (s *Server) remove(c *connection) {
 	c.conn.Close()
 	c.releaseLargeHead()
+	s.unpark(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.connections, c)

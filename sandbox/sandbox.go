@@ -115,6 +115,10 @@ type Sandbox interface {
 	// runs. It may be called once.
 	Attach(ctx context.Context, mounts []Mount, l Limits) error
 
+	// SetCPU changes the CPU share of Limits from now on. The worker lifts it while a
+	// runtime initializes, as AWS does, and sets it back before the first event.
+	SetCPU(vCPUs float64) error
+
 	// Start runs a process as the sandbox's own unprivileged user.
 	Start(ctx context.Context, p Process) (Running, error)
 

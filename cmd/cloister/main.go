@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -66,7 +67,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.BindTo(stdout, (*io.Writer)(nil))
-	if err := command.Run(); err != nil {
+	if err := command.Run(); errors.Is(err, errReported) {
+		return 1
+	} else if err != nil {
 		fmt.Fprintln(stderr, "cloister:", err)
 		return 1
 	}

@@ -134,6 +134,17 @@ func receiveOrder(order any) (report func(any) error, err error) {
 	return encoder.Encode, nil
 }
 
+// errReported ends a child whose error serve has been told and will print.
+var errReported = errors.New("reported to serve")
+
+// reported is errReported, or the error itself if it could not be sent.
+func reported(sent, err error) error {
+	if sent == nil {
+		return errReported
+	}
+	return err
+}
+
 // hardenProcess keeps the process's memory, which holds keys, out of core dumps and away from
 // debuggers of the same user.
 func hardenProcess() error {

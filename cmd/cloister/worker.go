@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"cloister/internal/durable"
 	"cloister/runtimes"
 	"cloister/sandbox"
 	"cloister/sandbox/native"
@@ -30,8 +31,7 @@ func (workerCommand) Run(ctx context.Context) error {
 	}
 	logger := newLogger(order.Verbose).With("process", "worker")
 	if err := runWorker(ctx, order, report, logger); err != nil {
-		report(workerReport{Error: err.Error()})
-		return err
+		return reported(report(workerReport{Error: err.Error()}), err)
 	}
 	return nil
 }
@@ -108,9 +108,13 @@ func backends(order workerOrder, logger *slog.Logger) []candidate {
 		{sandbox.MicroVM, nil},
 		{sandbox.GVisor, nil},
 		{sandbox.Native, func() (sandbox.Backend, error) {
+			directory := filepath.Join(order.Directory, "native")
+			if err := durable.MakeDirectory(directory, 0o700); err != nil {
+				return nil, err
+			}
 			return native.New(native.Config{
 				Installation: order.Installation,
-				Directory:    filepath.Join(order.Directory, "native"),
+				Directory:    directory,
 				FirstUID:     order.FirstUID,
 				UIDs:         order.UIDs,
 				Logger:       logger,

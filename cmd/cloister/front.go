@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"cloister/artifact"
+	"cloister/control"
+	"cloister/gateway"
+	"cloister/gateway/certificate"
+	"cloister/iam"
+	"cloister/iam/sigv4"
+	"cloister/iam/sts"
+	"cloister/internal/durable"
+	"cloister/internal/seal"
+	"cloister/invoke"
+	"cloister/logs"
+	"cloister/placement"
+	"cloister/store"
+	"cloister/store/sqlite"
+	"cloister/worker"
+)
+
+type frontCommand struct{}
+
+// Run is the unprivileged process: it owns keys and state and answers clients.
+func (frontCommand) Run(ctx context.Context) error {
+	var order frontOrder
+	report, err := receiveOrder(&order)
+	if err != nil {
+		return err
+	}
+	logger := newLogger(order.Verbose).With("process", "front")
+	if err := runFront(ctx, order, report, logger); err != nil {
+		return reported(report(frontReport{Error: err.Error()}), err)
+	}
+	return nil
+}
+
+// front is the assembled process. Fields stand in the order in which they are made.
+type front struct {
+	order  frontOrder
+	logger *slog.Logger
+
+	root         *seal.Root
+	certificates *certificate.Authority
+	store        store.Store
+	directory    *iam.Directory
+	artifacts    *artifact.Store
+	logs         *logs.Store
+	worker       *worker.Client
+	pool         *placement.Pool
+	control      *control.Server
+	invoke       *invoke.Service
+	gateway      *gateway.Server
+	pipes        *pipeListener // connections of functions
+}
+
+func runFront(ctx context.Context, order frontOrder, report func(any) error, logger *slog.Logger) error {
+	f := &front{order: order, logger: logger, pipes: newPipeListener()}
+	defer f.close()
+	for _, step := range []func(context.Context) error{f.openState, f.openIdentity, f.openServices, f.openGateway} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	trustStore, err := os.ReadFile(filepath.Join(f.path("tls"), "ca.p12"))
+	if err != nil {
+		return fmt.Errorf("read trust store: %w", err)
+	}
+	if err := report(frontReport{CA: f.certificates.CA(), TrustStore: trustStore}); err != nil {
+		return fmt.Errorf("report to serve: %w", err)
+	}
+	return f.serve(ctx, report)
+}
+
+func (f *front) path(name string) string { return filepath.Join(f.order.Directory, name) }
+
+func (f *front) openState(ctx context.Context) (err error) {
+	if f.root, err = seal.LoadOrCreate(f.path("root.key")); err != nil {
+		return err
+	}
+	if f.store, err = sqlite.Open(sqlite.Config{Path: f.path("meta.db"), Key: f.root.Key("store"), Logger: f.logger}); err != nil {
+		return err
+	}
+	if f.artifacts, err = artifact.Open(artifact.Config{Directory: f.path("artifacts"), Root: f.root}); err != nil {
+		return err
+	}
+	f.logs, err = logs.Open(logs.Config{Directory: f.path("logs"), Key: f.root.Key("logs"), Logger: f.logger})
+	return err
+}
+
+func (f *front) openIdentity(ctx context.Context) (err error) {
+	if err := durable.MakeDirectory(f.path("tls"), 0o700); err != nil {
+		return err
+	}
+	f.certificates, err = certificate.LoadOrCreate(certificate.Config{
+		Directory: f.path("tls"), Key: f.root.Key("tls"), Names: []string{f.order.Host, "localhost", "127.0.0.1", "::1"}, Logger: f.logger,
+	})
+	if err != nil {
+		return err
+	}
+	f.directory, err = iam.New(iam.Config{Store: f.store, SessionKey: f.root.Key("session tokens")})
+	if err != nil {
+		return err
+	}
+	administrator, err := f.directory.Bootstrap(ctx)
+	if err != nil {
+		return err
+	}
+	return writeAdministrator(f.root, f.order.Directory, administrator)
+}
+
+func (f *front) openServices(context.Context) (err error) {
+	if f.worker, err = worker.NewClient(dialer(f.order.WorkerSocket), f.order.Credential, f.logger); err != nil {
+		return err
+	}
+	f.pool, err = placement.New(placement.Config{
+		Worker: workers{f.worker}, Provisioner: provisioner{f.directory, f.artifacts}, Logger: f.logger, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	f.control, err = control.New(control.Config{
+		Store: f.store, Artifacts: f.artifacts, Roles: roles{f.directory}, Runtimes: runtimeAdapter{f.worker}, Environments: environments{f.pool},
+		Region: f.order.Region, Logger: f.logger,
+	})
+	if err != nil {
+		return err
+	}
+	f.invoke, err = invoke.New(invoke.Config{Versions: f.control, Placement: assigner{f.pool}})
+	return err
+}
+
+func (f *front) openGateway(context.Context) (err error) {
+	services := []gateway.Service{
+		gateway.NewLambda(f.control, f.invoke, f.order.Region),
+		f.directory.Server(),
+		sts.New(f.directory),
+		logs.NewServer(f.logs, f.order.Region),
+	}
+	var names []string
+	for _, s := range services {
+		names = append(names, s.API().Name)
+	}
+	verifier, err := sigv4.New(sigv4.Config{Region: f.order.Region, Services: names, Lookup: f.directory.Secret})
+	if err != nil {
+		return err
+	}
+	f.gateway, err = gateway.New(gateway.Config{
+		Services: services, Verifier: verifier, Identity: f.directory, Certificate: f.certificates.GetCertificate, Region: f.order.Region, Logger: f.logger,
+	})
+	return err
+}
+
+// serve answers until ctx ends, and then drains: running calls are answered before their
+// environments end.
+func (f *front) serve(ctx context.Context, report func(any) error) error {
+	clients, err := inheritedListener(firstFD)
+	if err != nil {
+		return err
+	}
+	fromWorkers, err := inheritedListener(firstFD + 1)
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var tasks sync.WaitGroup
+	attached := make(chan struct{})
+	var once sync.Once
+	services := &worker.Services{Artifacts: f.artifacts, Logs: f.logs, Gateway: f.pipes.give, Logger: f.logger}
+	failed := make(chan error, 3)
+	tasks.Go(func() { f.worker.Run(running, func() { once.Do(func() { close(attached) }) }) })
+	tasks.Go(func() { f.pool.Run(running) })
+	tasks.Go(func() { f.control.Run(running) })
+	tasks.Go(func() { failed <- services.Serve(fromWorkers, f.order.Credential) })
+	select {
+	case <-attached:
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	if err == nil && ctx.Err() == nil {
+		tasks.Go(func() { failed <- f.gateway.Serve(clients) })
+		tasks.Go(func() { failed <- f.gateway.Serve(f.pipes) })
+		err = report(frontReport{Ready: true})
+	}
+	if err == nil {
+		select {
+		case err = <-failed:
+		case <-ctx.Done():
+		}
+	}
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), frontPatience-2*time.Second)
+	defer cancel()
+	err = errors.Join(err, f.gateway.Shutdown(draining))
+	f.pool.Close(draining)
+	stop()
+	fromWorkers.Close()
+	tasks.Wait()
+	return err
+}
+
+func (f *front) close() {
+	if f.logs != nil {
+		f.logs.Close()
+	}
+	if f.store != nil {
+		f.store.Close()
+	}
+}
+
+// administratorFile holds the administrator's access key, sealed, for "cloister env".
+const administratorFile = "administrator"
+
+func writeAdministrator(root *seal.Root, directory string, a iam.Administrator) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return root.Key("administrator").WriteFile(filepath.Join(directory, administratorFile), administratorFile, b)
+}
+
+func readAdministrator(directory string) (a iam.Administrator, err error) {
+	root, err := seal.Load(filepath.Join(directory, "root.key"))
+	if err != nil {
+		return a, err
+	}
+	b, err := root.Key("administrator").ReadFile(filepath.Join(directory, administratorFile), administratorFile)
+	if err != nil {
+		return a, err
+	}
+	return a, json.Unmarshal(b, &a)
+}
+
+// pipeListener makes the connections that functions make through the worker look like any other
+// listener's to the gateway.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// give hands a connection to the gateway, or closes it if the gateway is closing.
+func (l *pipeListener) give(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.closed:
+		c.Close()
+	}
+}
+
+// Accept waits for the next function's connection.
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr names the way in.
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "functions", Net: "unix"} }

@@ -1,0 +1,144 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"cloister/internal/loop"
+	"cloister/sandbox"
+	"cloister/sandbox/native/internal/mount"
+)
+
+// Mount attributes of everything that an image is seen through. Programs may be executed.
+const imageAttributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+// images keeps one mount of each image that some sandbox uses, in a mount namespace of
+// its own. Sandboxes with the same Key share the file system, and so the pages it has read.
+type images struct {
+	namespace *mount.Namespace
+	name      string // begins the names of the loop devices
+
+	mu     sync.Mutex // never held while mounting
+	byKey  map[string]*image
+	serial int
+}
+
+// An image is mounted at path in the namespace once ready is closed without err.
+type image struct {
+	key   string
+	size  int64
+	path  string
+	ready chan struct{}
+	err   error // set before ready is closed
+	users int   // guarded by images.mu
+}
+
+func newImages(name string) (*images, error) {
+	namespace, err := mount.NewNamespace(nil)
+	if err != nil {
+		return nil, err
+	}
+	return &images{namespace: namespace, name: name, byKey: map[string]*image{}}, nil
+}
+
+// acquire mounts the image unless another sandbox has it mounted. The caller must release it.
+func (m *images) acquire(ctx context.Context, wanted sandbox.Image) (*image, error) {
+	if wanted.Key == "" || wanted.File == nil || wanted.Size <= 0 {
+		return nil, errors.New("mount image: key, file or size is missing")
+	}
+	m.mu.Lock()
+	i, shared := m.byKey[wanted.Key]
+	if !shared {
+		m.serial++
+		i = &image{key: wanted.Key, size: wanted.Size, path: "/image-" + strconv.Itoa(m.serial), ready: make(chan struct{})}
+		m.byKey[wanted.Key] = i
+	}
+	i.users++
+	m.mu.Unlock()
+
+	if !shared {
+		i.err = m.mount(i, wanted)
+		close(i.ready)
+	}
+	err := ctx.Err()
+	select {
+	case <-i.ready:
+		err = i.err
+		if err == nil && i.size != wanted.Size {
+			err = fmt.Errorf("an image of %d bytes is mounted under the key of one of %d", i.size, wanted.Size)
+		}
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount image %s: %w", wanted.Key, err), m.release(i))
+	}
+	return i, nil
+}
+
+func (m *images) mount(i *image, wanted sandbox.Image) error {
+	device, err := loop.Attach(loop.Config{File: wanted.File, Size: wanted.Size, ReadOnly: true, Name: m.name + i.path[1:]})
+	if err != nil {
+		return err
+	}
+	defer device.Close() // the mount keeps it
+	rdev, err := device.Rdev()
+	if err != nil {
+		return err
+	}
+	return mount.OnThread(func() error {
+		if err := m.namespace.Enter(); err != nil {
+			return err
+		}
+		fs, err := mount.Device("erofs", "image", rdev, imageAttributes, mount.Option{Key: "ro"})
+		if err != nil {
+			return err
+		}
+		defer fs.Close()
+		if err := os.Mkdir(i.path, 0o700); err != nil {
+			return err
+		}
+		return mount.Place(fs, i.path)
+	})
+}
+
+// release gives one use up. The last one unmounts the image, once no sandbox's own mount of it
+// is left.
+func (m *images) release(i *image) error {
+	m.mu.Lock()
+	i.users--
+	last := i.users == 0
+	if last {
+		delete(m.byKey, i.key)
+	}
+	m.mu.Unlock()
+	if !last {
+		return nil
+	}
+	if <-i.ready; i.err != nil {
+		return nil
+	}
+	err := mount.OnThread(func() error {
+		if err := m.namespace.Enter(); err != nil {
+			return err
+		}
+		return errors.Join(unix.Unmount(i.path, unix.MNT_DETACH), os.Remove(i.path))
+	})
+	if err != nil {
+		return fmt.Errorf("unmount image %s: %w", i.key, err)
+	}
+	return nil
+}
+
+// mounted returns how many images are mounted.
+func (m *images) mounted() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.byKey)
+}

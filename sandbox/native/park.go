@@ -1,0 +1,177 @@
+package native
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cloister/sandbox"
+	"cloister/sandbox/native/internal/helper"
+	"cloister/sandbox/native/internal/mount"
+	"cloister/sandbox/native/internal/program"
+)
+
+// hostname inside. It resolves wherever localhost does.
+const hostname = "localhost"
+
+// oomScore makes the host's own out-of-memory killer take functions before the worker.
+const oomScore = 800
+
+// maxUndo bounds the removal of a half-built sandbox.
+const maxUndo = 30 * time.Second
+
+// Park makes a sandbox without customer code: everything that takes time.
+func (b *Backend) Park(ctx context.Context, class sandbox.Class) (sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("park sandbox: %w", err)
+	}
+	uid, err := b.takeUID()
+	if err != nil {
+		return nil, err
+	}
+	c := &cell{backend: b, id: newID(), uid: uid}
+	if err := c.park(ctx, class); err != nil {
+		// What is there is taken down in the usual way; a context that has ended must
+		// not keep us from it.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxUndo)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("park sandbox: %w", err), c.Destroy(undo))
+	}
+	return c, nil
+}
+
+func (c *cell) park(ctx context.Context, class sandbox.Class) (err error) {
+	if c.group, err = c.backend.groups.Create(c.id); err != nil {
+		return err
+	}
+	mounts := append([]sandbox.Mount{{Target: "/", Image: class.Root}}, class.Mounts...)
+	if err := c.acquire(ctx, mounts); err != nil {
+		return err
+	}
+	if c.device, err = c.backend.ephemeral.make(ctx, c.id, class.EphemeralMiB); err != nil {
+		return err
+	}
+	var starter *child
+	err = mount.OnThread(func() error {
+		starter, err = c.build(ctx, mounts)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.device.Close() // the mount keeps it
+	c.waiting = starter
+	return c.prepare(ctx, starter)
+}
+
+// acquire has the images of the mounts mounted, in order, and remembers to release them.
+func (c *cell) acquire(ctx context.Context, mounts []sandbox.Mount) error {
+	for _, m := range mounts {
+		if !strings.HasPrefix(m.Target, "/") {
+			return fmt.Errorf("mount target %q is not absolute", m.Target)
+		}
+		i, err := c.backend.images.acquire(ctx, m.Image)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.images = append(c.images, i)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// build makes the namespaces and the first two processes. The thread it runs on is inside
+// afterwards and must end.
+func (c *cell) build(ctx context.Context, mounts []sandbox.Mount) (starter *child, err error) {
+	if c.runtimeAPI, c.services, err = makeNetwork(); err != nil {
+		return nil, err
+	}
+	m, err := c.collectMounts(mounts)
+	defer m.close()
+	if err != nil {
+		return nil, err
+	}
+	// From a namespace with next to nothing in it there is next to nothing to be copied.
+	if err := c.backend.empty.Enter(); err != nil {
+		return nil, err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID); err != nil {
+		return nil, fmt.Errorf("unshare: %w", err)
+	}
+	if err := errors.Join(unix.Sethostname([]byte(hostname)), unix.Setdomainname([]byte("(none)"))); err != nil {
+		return nil, fmt.Errorf("set host name: %w", err)
+	}
+	// The keeper is executed from the old root; pivot_root then moves it to the new one with us.
+	if c.keeper, err = startChild(keeperPath, helper.KeeperControl, nil); err != nil {
+		return nil, err
+	}
+	if err := m.makeDevices(); err != nil {
+		return nil, err
+	}
+	if err := m.assemble(); err != nil {
+		return nil, err
+	}
+	if err := c.keeper.send(ctx, []byte(helper.Go)); err != nil {
+		return nil, fmt.Errorf("tell first process: %w", err)
+	}
+	if err := c.awaitReady(ctx, c.keeper, "first process", c.backend.helpers.Keeper); err != nil {
+		return nil, err
+	}
+	if err := m.maskProc(); err != nil {
+		return nil, err
+	}
+	return c.fork()
+}
+
+// fork starts a starter. The calling thread must be in the sandbox's namespaces.
+func (c *cell) fork() (*child, error) {
+	// The path is looked up by the new process, whose /proc is that of the sandbox.
+	return startChild("/proc/self/fd/"+strconv.Itoa(int(c.backend.starter.Fd())), helper.StarterControl, c.group.Handle())
+}
+
+// prepare moves a starter into the control groups and has it give up everything.
+func (c *cell) prepare(ctx context.Context, starter *child) error {
+	if err := c.group.Add(starter.pid); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/"+strconv.Itoa(starter.pid)+"/oom_score_adj", []byte(strconv.Itoa(oomScore)), 0); err != nil {
+		return err
+	}
+	if err := starter.send(ctx, helper.Identity(c.uid, c.uid)); err != nil {
+		return fmt.Errorf("tell starter: %w", err)
+	}
+	return c.awaitReady(ctx, starter, "starter", c.backend.helpers.Starter)
+}
+
+// awaitReady blocks until a helper reports that it has given up its privileges.
+func (c *cell) awaitReady(ctx context.Context, p *child, name string, steps *program.Builder) error {
+	message, err := p.receive(ctx)
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w", name, err)
+	}
+	if len(message) > 0 {
+		return nil
+	}
+	if err := p.awaitEnd(ctx); err != nil {
+		return err
+	}
+	if p.status.Signaled() {
+		return fmt.Errorf("%s was killed by signal %d", name, p.status.Signal())
+	}
+	return fmt.Errorf("%s ended at step %q", name, steps.StepName(p.status.ExitStatus()))
+}
+
+func newID() string {
+	random := make([]byte, 8)
+	rand.Read(random) // never fails
+	return hex.EncodeToString(random)
+}

@@ -1,0 +1,200 @@
+// Command bench is "make bench": it measures Cloister (native isolation, TLS, signatures, policies
+// and logs on) against the floor in one interleaved run, and prints ratios of the same round. It
+// judges nothing: absolute times belong to the machine, ratios are the result.
+//
+// It is run by the Makefile as root; it is no part of the product.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"cloister/test/service"
+)
+
+func main() {
+	binary := flag.String("binary", "bin/cloister", "the cloister binary")
+	rounds := flag.Int("rounds", 9, "interleaved rounds")
+	slice := flag.Duration("slice", 2*time.Second, "load per service and round")
+	cold := flag.Int("cold", 20, "cold starts per runtime")
+	write := flag.String("write", "", "file whose tables between the marker comments are replaced")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b := &bench{rounds: *rounds, slice: *slice, cold: *cold}
+	err := b.run(ctx, *binary)
+	if err == nil && *write != "" {
+		err = replaceTables(*write, b.report.String())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: failed:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run.
+type bench struct {
+	rounds int
+	slice  time.Duration
+	cold   int
+	report bytes.Buffer // the tables
+
+	service *service.Service
+	log     *coldLog
+	folder  string
+}
+
+func (b *bench) printf(format string, args ...any) {
+	fmt.Printf(format, args...)
+	fmt.Fprintf(&b.report, format, args...)
+}
+
+func (b *bench) run(ctx context.Context, binary string) (err error) {
+	binary, err = filepath.Abs(binary)
+	if err != nil {
+		return err
+	}
+	if b.folder, err = os.MkdirTemp("", "cloister-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.folder)
+	b.log = new(coldLog)
+	fmt.Println("starting Cloister and preparing the functions …")
+	if b.service, err = service.Start(ctx, service.Config{Binary: binary, Log: b.log}); err != nil {
+		return err
+	}
+	defer b.service.Close()
+	subjects, err := b.deploy(ctx)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, b.log.tail())
+	}
+	b.printf("Measured %s on %d CPUs with %s: %d rounds of %s each, one after the other in every round; ratios are medians of same-round ratios.\n\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), b.rounds, b.slice)
+	if err := b.warm(subjects); err != nil {
+		return err
+	}
+	return b.coldStarts(ctx, subjects)
+}
+
+// warm compares answers of warm environments, one caller.
+func (b *bench) warm(subjects []*subject) error {
+	b.printf("| warm, 1 caller | floor p50 µs | Cloister p50 µs | p50 ratio (min–max) | p99 ratio | failed |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, s := range subjects {
+		f, err := s.startFloor(b.folder)
+		if err != nil {
+			return err
+		}
+		rows, err := b.interleave(f.target(), s.target)
+		f.close()
+		if err != nil {
+			return err
+		}
+		p50 := ratios(rows, func(x sample) float64 { return float64(x.p50) })
+		p99 := ratios(rows, func(x sample) float64 { return float64(x.p99) })
+		failed := 0
+		for _, r := range rows {
+			failed += r[1].failed
+		}
+		b.printf("| %s | %d | %d | **%.2f** (%.2f–%.2f) | %.2f | %d |\n", s.name,
+			median(column(rows, 0)).Microseconds(), median(column(rows, 1)).Microseconds(), middle(p50), p50[0], p50[len(p50)-1], middle(p99), failed)
+	}
+	b.printf("\n")
+	return nil
+}
+
+// interleave loads floor and subject in turn.
+func (b *bench) interleave(floor, subject *target) ([][2]sample, error) {
+	var rows [][2]sample
+	for i := range b.rounds + 1 {
+		var row [2]sample
+		for j, t := range []*target{floor, subject} {
+			var err error
+			if row[j], err = t.load(1, b.slice); err != nil {
+				return nil, fmt.Errorf("%s: %w", t.name, err)
+			}
+		}
+		if i > 0 { // the first round warms both
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+func ratios(rows [][2]sample, of func(sample) float64) []float64 {
+	var all []float64
+	for _, r := range rows {
+		all = append(all, of(r[1])/of(r[0]))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func column(rows [][2]sample, i int) []time.Duration {
+	var all []time.Duration
+	for _, r := range rows {
+		all = append(all, r[i].p50)
+	}
+	return all
+}
+
+func median(d []time.Duration) time.Duration {
+	d = slices.Clone(d)
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+func middle(sorted []float64) float64 { return sorted[len(sorted)/2] }
+
+// coldStarts compares making an environment up to the runtime's first poll with plain fork+exec of
+// the same runtime up to the same point.
+func (b *bench) coldStarts(ctx context.Context, subjects []*subject) error {
+	b.printf("| cold start to first poll | plain fork+exec ms (min/median) | Cloister, parked sandbox ms (min/median) | ratio of medians |\n| --- | --- | --- | --- |\n")
+	for _, s := range subjects {
+		var plain, ours []time.Duration
+		for range b.cold {
+			took, err := s.forkExec(b.folder)
+			if err != nil {
+				return err
+			}
+			plain = append(plain, took)
+			time.Sleep(500 * time.Millisecond) // the pool of parked sandboxes fills again
+			if took, err = b.coldStart(ctx, s); err != nil {
+				return err
+			}
+			ours = append(ours, took)
+		}
+		b.printf("| %s | %.1f / %.1f | %.1f / %.1f | **%.2f** |\n", s.name, ms(slices.Min(plain)), ms(median(plain)), ms(slices.Min(ours)), ms(median(ours)),
+			float64(median(ours))/float64(median(plain)))
+	}
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+const (
+	tablesBegin = "<!-- tables: make bench -->"
+	tablesEnd   = "<!-- end of tables -->"
+)
+
+func replaceTables(path, tables string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(b), tablesBegin)
+	_, after, ok2 := strings.Cut(rest, tablesEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no marker comments for tables", path)
+	}
+	return os.WriteFile(path, []byte(before+tablesBegin+"\n"+tables+tablesEnd+after), 0o644)
+}

@@ -1,0 +1,50 @@
+package service
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Leftovers lists what an installation with this id still has on the host: processes, mounts,
+// cgroups, loop devices, sockets. Every such resource carries the id in its name, or is held
+// by a process whose command line, root or cgroup does.
+func Leftovers(id string) []string {
+	var left []string
+	add := func(kind, what string) { left = append(left, kind+" "+what) }
+
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, id) {
+				add("mount", strings.TrimSpace(line))
+			}
+		}
+	}
+	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(d.Name(), id) {
+			add("cgroup", path)
+			return filepath.SkipDir
+		}
+		return nil
+	})
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, path := range loops {
+		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte(id)) {
+			add("loop device", path+": "+strings.TrimSpace(string(b)))
+		}
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		command, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		groups, _ := os.ReadFile(filepath.Join(p, "cgroup"))
+		if bytes.Contains(groups, []byte(id)) {
+			add("process", p+" "+string(bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+		}
+	}
+	if _, err := os.Stat("/run/cloister/" + id); err == nil {
+		add("directory", "/run/cloister/"+id)
+	}
+	return left
+}
