@@ -40,8 +40,8 @@ generate: ## Regenerate the wire shapes from the pinned botocore models
 	$(GO) generate ./api/...
 
 record-emulator: ## Record the runtime interface emulator's answers (EMULATOR=path to its binary)
-	@test -n "$(EMULATOR)" || { echo "name the emulator: make record-emulator EMULATOR=/path/to/aws-lambda-rie"; exit 2; }
-	$(GO) run ./runtimeapi/record -emulator "$(EMULATOR)" -out runtimeapi/testdata
+	@test -n "$(EMULATOR)" || { echo "name the emulator: make record-emulator EMULATOR=/path/to/aws-lambda-rie COMMIT=its-commit"; exit 2; }
+	$(GO) run ./runtimeapi/record -emulator "$(EMULATOR)" -commit "$(COMMIT)" -out runtimeapi/testdata/emulator.json
 
 dependencies: ## Install the Debian packages that demo, test and bench need
 	@./test/dependencies.sh

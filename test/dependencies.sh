@@ -13,6 +13,7 @@ need python3 test -x /usr/bin/python3
 need python3-venv /usr/bin/python3 -c 'import ensurepip, venv'
 need nodejs sh -c 'test -x /usr/bin/node || command -v node'
 need e2fsprogs sh -c 'PATH=$PATH:/sbin:/usr/sbin command -v mke2fs'
+need zip command -v zip
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 
 [ -z "$missing" ] && exit 0

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +120,35 @@ func TestTheFrontHasNoPrivilegesAndTheWorkerNoRootKey(t *testing.T) {
 	info, err := os.Stat(filepath.Join(s.Data, "front", "root.key"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("root key: mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestSecretsAreInNoArgumentOrEnvironmentOfAProcess(t *testing.T) {
+	s := start(t)
+	secret := s.Getenv("AWS_SECRET_ACCESS_KEY")
+	pids := children(t, s)
+	pids["serve"] = s.PID()
+	if len(pids) != 3 {
+		t.Fatalf("processes %v", pids)
+	}
+	for role, pid := range pids {
+		folder := filepath.Join("/proc", strconv.Itoa(pid))
+		for _, name := range []string{"cmdline", "environ"} {
+			b, err := os.ReadFile(filepath.Join(folder, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(b, []byte(secret)) || bytes.Contains(b, []byte("PRIVATE KEY")) || len(b) > 16<<10 {
+				t.Errorf("%s of the %s process holds a secret", name, role)
+			}
+		}
+		limits, err := os.ReadFile(filepath.Join(folder, "limits"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+			t.Errorf("the %s process may write core files:\n%s", role, limits)
+		}
 	}
 }
 

@@ -95,6 +95,32 @@ func TestEveryClaimOfTheStatusPageNamesATestThatExists(t *testing.T) {
 	}
 }
 
+func TestEveryTestOfTheSecurityPageExists(t *testing.T) {
+	b, err := os.ReadFile("../docs/SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists, rows := tests(t), 0
+	for line := range strings.Lines(string(b)) {
+		if !regexp.MustCompile(`^\| \d+ \|`).MatchString(line) {
+			continue
+		}
+		rows++
+		named := testName.FindAllStringSubmatch(line, -1)
+		if len(named) == 0 {
+			t.Errorf("no test is named in %s", line)
+		}
+		for _, n := range named {
+			if !exists[n[1]] {
+				t.Errorf("the test %s does not exist: %s", n[1], line)
+			}
+		}
+	}
+	if rows < 25 {
+		t.Errorf("only %d threats", rows)
+	}
+}
+
 // notBuilt says whether the service answers an operation with the typed refusal. The operations get
 // no neighbours: one that is built fails in another way, or runs into what is missing.
 func notBuilt(server any, op *api.Operation) (refused bool) {

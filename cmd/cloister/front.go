@@ -85,7 +85,11 @@ func runFront(ctx context.Context, order frontOrder, report func(any) error, log
 func (f *front) path(name string) string { return filepath.Join(f.order.Directory, name) }
 
 func (f *front) openState(ctx context.Context) (err error) {
-	if f.root, err = seal.LoadOrCreate(f.path("root.key")); err != nil {
+	load := seal.LoadOrCreate
+	if _, err := os.Lstat(f.path("meta.db")); err == nil {
+		load = seal.Load // state without its key: a new key would only hide that
+	}
+	if f.root, err = load(f.path("root.key")); err != nil {
 		return err
 	}
 	if f.store, err = sqlite.Open(sqlite.Config{Path: f.path("meta.db"), Key: f.root.Key("store"), Logger: f.logger}); err != nil {

@@ -62,15 +62,16 @@ func runWorker(ctx context.Context, order workerOrder, report func(any) error, l
 	if err != nil {
 		return err
 	}
+	if err := report(workerReport{Isolation: backend.Level().String()}); err != nil {
+		return fmt.Errorf("report to serve: %w", err)
+	}
 	// Log events are sent until after the last environment has ended.
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
 	var sender sync.WaitGroup
 	sender.Go(func() { upstream.Run(sending) })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	if err := report(workerReport{Isolation: backend.Level().String()}); err != nil {
-		return fmt.Errorf("report to serve: %w", err)
-	}
 	select {
 	case <-ctx.Done():
 	case err = <-served:

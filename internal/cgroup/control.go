@@ -86,23 +86,35 @@ func (g *Group) setV1(f freezing) (bool, error) {
 // process that is later born into the group by CLONE_INTO_CGROUP is killed as well (the kernel compares
 // the group's count of kills with that of the parent's group).
 func (g *Group) Kill(ctx context.Context) error {
-	err := poll(ctx, func() (bool, error) {
-		if err := g.write(freeze); err != nil {
-			return true, err
-		}
-		if err := g.killListed(); err != nil {
-			return true, err
-		}
-		// A frozen process of version 1 dies when it is thawed, one of version 2 at once.
-		if err := g.write(thaw); err != nil {
-			return true, err
-		}
-		return g.empty()
-	})
-	if err != nil {
+	err := g.write(freeze)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the group is gone, or was only half made
+	}
+	if err == nil {
+		err = poll(ctx, g.killPass)
+	}
+	if err = errors.Join(err, g.write(thaw)); err != nil {
 		return fmt.Errorf("kill control group: %w", err)
 	}
 	return nil
+}
+
+// killPass kills what it finds and says whether nothing is left. A frozen process of version 2
+// dies at once; one of version 1 when it is thawed, so there each pass lets go for a moment.
+func (g *Group) killPass() (bool, error) {
+	if err := g.killListed(); err != nil {
+		return true, err
+	}
+	if g.unified == "" {
+		if err := g.write(thaw); err != nil {
+			return true, err
+		}
+	}
+	empty, err := g.empty()
+	if err == nil && !empty && g.unified == "" {
+		err = g.write(freeze)
+	}
+	return empty || err != nil, err
 }
 
 // killListed kills the processes that are in the group now. That a number was given to
@@ -124,9 +136,6 @@ func (g *Group) empty() (bool, error) {
 		return err != nil || len(processes) == 0, err
 	}
 	populated, err := field(filepath.Join(g.unified, "cgroup.events"), "populated")
-	if errors.Is(err, os.ErrNotExist) {
-		return true, nil // the group itself is gone, or never was
-	}
 	return err != nil || populated == 0, err
 }
 
@@ -136,9 +145,6 @@ func (g *Group) processes() ([]int, error) {
 		directory = g.v1[freezer]
 	}
 	w, err := words(filepath.Join(directory, "cgroup.procs"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
 	var found []int
 	for _, s := range w {
 		pid, err := strconv.Atoi(s)

@@ -23,7 +23,6 @@ var edges = map[string]string{
 	"iam api":           "answers API calls with generated shapes",
 	"iam store":         "users, roles and policies are durable",
 	"logs api":          "answers API calls with generated shapes",
-	"artifact store":    "references to images are durable",
 	"runtimes artifact": "runtime images are built by artifact/erofs",
 	"sandbox artifact":  "test images are built by artifact/erofs",
 }

@@ -25,15 +25,23 @@ func (c *cell) KillAll(ctx context.Context) error {
 	if err := c.group.Kill(ctx); err != nil {
 		return fmt.Errorf("kill all: %w", err)
 	}
+	if err := awaitAll(ctx, processes); err != nil {
+		return fmt.Errorf("kill all: %w", err)
+	}
+	if waiting != nil {
+		return waiting.abandon(ctx)
+	}
+	return nil
+}
+
+// awaitAll waits until the processes have ended and their exits are known.
+func awaitAll(ctx context.Context, processes []*process) error {
 	for _, p := range processes {
 		select {
 		case <-p.done:
 		case <-ctx.Done():
-			return fmt.Errorf("kill all: %w", ctx.Err())
+			return fmt.Errorf("process %d has not ended: %w", p.child.pid, ctx.Err())
 		}
-	}
-	if waiting != nil {
-		return waiting.abandon(ctx)
 	}
 	return nil
 }
@@ -83,9 +91,7 @@ func (c *cell) destroy(ctx context.Context) error {
 	if waiting != nil {
 		try(waiting.abandon(ctx))
 	}
-	for _, p := range processes {
-		try(p.child.awaitEnd(ctx))
-	}
+	try(awaitAll(ctx, processes))
 	if c.keeper != nil {
 		try(c.keeper.abandon(ctx))
 	}

@@ -59,17 +59,11 @@ func (c *cell) park(ctx context.Context, class sandbox.Class) (err error) {
 	if c.device, err = c.backend.ephemeral.make(ctx, c.id, class.EphemeralMiB); err != nil {
 		return err
 	}
-	var starter *child
-	err = mount.OnThread(func() error {
-		starter, err = c.build(ctx, mounts)
-		return err
-	})
-	if err != nil {
+	if err := mount.OnThread(func() error { return c.build(ctx, mounts) }); err != nil {
 		return err
 	}
 	c.device.Close() // the mount keeps it
-	c.waiting = starter
-	return c.prepare(ctx, starter)
+	return c.prepare(ctx, c.waiting)
 }
 
 // acquire has the images of the mounts mounted, in order, and remembers to release them.
@@ -91,58 +85,75 @@ func (c *cell) acquire(ctx context.Context, mounts []sandbox.Mount) error {
 
 // build makes the namespaces and the first two processes. The thread it runs on is inside
 // afterwards and must end.
-func (c *cell) build(ctx context.Context, mounts []sandbox.Mount) (starter *child, err error) {
+func (c *cell) build(ctx context.Context, mounts []sandbox.Mount) (err error) {
 	if c.runtimeAPI, c.services, err = makeNetwork(); err != nil {
-		return nil, err
+		return err
 	}
 	m, err := c.collectMounts(mounts)
 	defer m.close()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// From a namespace with next to nothing in it there is next to nothing to be copied.
 	if err := c.backend.empty.Enter(); err != nil {
-		return nil, err
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID); err != nil {
-		return nil, fmt.Errorf("unshare: %w", err)
-	}
-	if err := errors.Join(unix.Sethostname([]byte(hostname)), unix.Setdomainname([]byte("(none)"))); err != nil {
-		return nil, fmt.Errorf("set host name: %w", err)
-	}
-	// The keeper is executed from the old root; pivot_root then moves it to the new one with us.
-	if c.keeper, err = startChild(keeperPath, helper.KeeperControl, nil); err != nil {
-		return nil, err
-	}
-	if err := m.makeDevices(); err != nil {
-		return nil, err
-	}
-	if err := m.assemble(); err != nil {
-		return nil, err
-	}
-	if err := c.keeper.send(ctx, []byte(helper.Go)); err != nil {
-		return nil, fmt.Errorf("tell first process: %w", err)
-	}
-	if err := c.awaitReady(ctx, c.keeper, "first process", c.backend.helpers.Keeper); err != nil {
-		return nil, err
-	}
-	if err := m.maskProc(); err != nil {
-		return nil, err
-	}
-	return c.fork()
-}
-
-// fork starts a starter. The calling thread must be in the sandbox's namespaces.
-func (c *cell) fork() (*child, error) {
-	// The path is looked up by the new process, whose /proc is that of the sandbox.
-	return startChild("/proc/self/fd/"+strconv.Itoa(int(c.backend.starter.Fd())), helper.StarterControl, c.group.Handle())
-}
-
-// prepare moves a starter into the control groups and has it give up everything.
-func (c *cell) prepare(ctx context.Context, starter *child) error {
-	if err := c.group.Add(starter.pid); err != nil {
 		return err
 	}
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := errors.Join(unix.Sethostname([]byte(hostname)), unix.Setdomainname([]byte("(none)"))); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	// Both are executed from the old root; pivot_root then moves them to the new one with us.
+	if c.keeper, err = startChild(keeperPath, helper.KeeperControl, nil); err != nil {
+		return err
+	}
+	if c.waiting, err = startChild(starterPath, helper.StarterControl, c.group.Handle()); err != nil {
+		return err
+	}
+	// The kernel's grace period passes while we mount.
+	added := make(chan error, 1)
+	go func() { added <- c.group.Add(c.waiting.pid) }()
+	return errors.Join(c.furnish(ctx, m), <-added)
+}
+
+// furnish makes the root and all that is in it.
+func (c *cell) furnish(ctx context.Context, m *mountSet) error {
+	if err := m.makeDevices(); err != nil {
+		return err
+	}
+	if err := m.assemble(); err != nil {
+		return err
+	}
+	if err := c.keeper.send(ctx, []byte(helper.Go)); err != nil {
+		return fmt.Errorf("tell first process: %w", err)
+	}
+	if err := c.awaitReady(ctx, c.keeper, "first process", c.backend.helpers.Keeper); err != nil {
+		return err
+	}
+	return m.maskProc()
+}
+
+// spawn makes another starter in a sandbox that is complete, and moves it into the control groups.
+func (c *cell) spawn() (starter *child, err error) {
+	// The path is looked up by the new process, whose /proc is that of the sandbox.
+	path := "/proc/self/fd/" + strconv.Itoa(int(c.backend.starter.Fd()))
+	err = mount.OnThread(func() error {
+		const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+		err := c.keeper.enter(all)
+		if err == nil {
+			starter, err = startChild(path, helper.StarterControl, c.group.Handle())
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return starter, c.group.Add(starter.pid)
+}
+
+// prepare has a starter give up everything.
+func (c *cell) prepare(ctx context.Context, starter *child) error {
 	if err := os.WriteFile("/proc/"+strconv.Itoa(starter.pid)+"/oom_score_adj", []byte(strconv.Itoa(oomScore)), 0); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package native
 
 import (
+"time"
 	"context"
 	"errors"
 	"fmt"
@@ -55,13 +56,19 @@ func (c *cell) SetCPU(vCPUs float64) error {
 	return c.group.SetCPU(vCPUs)
 }
 
+var tm = map[string]time.Duration{}
+var tn int
 func (c *cell) attach(ctx context.Context, mounts []sandbox.Mount, l sandbox.Limits, first int) error {
+	t0 := time.Now()
+	lap := func(n string) { d := time.Now(); tm[n] += d.Sub(t0); t0 = d }
+	defer func() { lap("resetpeak"); tn++ }()
 	if l.MemoryMiB < 1 || l.CPU <= 0 || l.Processes < 1 || l.OpenFiles < 8 {
 		return fmt.Errorf("limits %+v are not usable", l)
 	}
 	if err := c.group.SetLimits(groupLimits(l)); err != nil {
 		return err
 	}
+	lap("limits")
 	if err := c.acquire(ctx, mounts); err != nil {
 		return err
 	}
@@ -70,6 +77,7 @@ func (c *cell) attach(ctx context.Context, mounts []sandbox.Mount, l sandbox.Lim
 			return err
 		}
 	}
+	lap("thread")
 	return c.group.ResetPeak()
 }
 
@@ -175,6 +183,8 @@ func (c *cell) Start(ctx context.Context, p sandbox.Process) (sandbox.Running, e
 	if err != nil {
 		return nil, notExecutable(p.Path, err)
 	}
+	t0 := time.Now()
+	lap := func(n string) { d := time.Now(); tm[n] += d.Sub(t0); t0 = d }
 	starter, err := c.takeStarter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start process: %w", err)
@@ -186,6 +196,8 @@ func (c *cell) Start(ctx context.Context, p sandbox.Process) (sandbox.Running, e
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start process: %w", err), starter.abandon(ctx))
 	}
+	lap("s send")
+	defer lap("s confirm")
 	return c.confirm(ctx, running, p.Path)
 }
 
@@ -218,21 +230,14 @@ func (c *cell) takeStarter(ctx context.Context) (*child, error) {
 	if starter != nil {
 		return starter, nil
 	}
-	err := mount.OnThread(func() error {
-		const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-		err := c.keeper.enter(all)
-		if err == nil {
-			starter, err = c.fork()
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+	starter, err := c.spawn()
+	if err == nil {
+		err = c.prepare(ctx, starter)
 	}
-	if err := c.prepare(ctx, starter); err != nil {
-		return nil, errors.Join(err, starter.abandon(ctx))
+	if err != nil && starter != nil {
+		err = errors.Join(err, starter.abandon(ctx))
 	}
-	return starter, nil
+	return starter, err
 }
 
 // abandon ends a child that did not become what it should.

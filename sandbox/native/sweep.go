@@ -23,10 +23,7 @@ func (b *Backend) Sweep(ctx context.Context) error {
 	var failed []error
 	for _, name := range names {
 		g := b.groups.Existing(name)
-		if err := g.Kill(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
-			failed = append(failed, err)
-		}
-		failed = append(failed, g.Remove(ctx))
+		failed = append(failed, g.Kill(ctx), g.Remove(ctx))
 	}
 	devices, err := loop.Detach(b.mark())
 	failed = append(failed, err)

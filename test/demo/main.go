@@ -222,7 +222,7 @@ func (d *demo) refusal(ctx context.Context) error {
 		return errors.New("a call with a wrong key was served")
 	}
 	_, text, _ := strings.Cut(err.Error(), "An error occurred")
-	fmt.Printf("  refused%s\n", strings.TrimSpace(text))
+	fmt.Printf("  refused: %s\n", strings.TrimSpace(text))
 	return nil
 }
 
@@ -235,7 +235,9 @@ func (d *demo) show(ctx context.Context, args ...string) (string, error) {
 		}
 	}
 	fmt.Println("  $ aws", strings.Join(quoted, " "))
+	done := dots("  ")
 	out, err := d.AWS(ctx, args...)
+	done()
 	if text := strings.TrimSpace(out); text != "" && !strings.Contains(strings.Join(args, " "), "LogResult") {
 		fmt.Println("  " + strings.ReplaceAll(text, "\n", "\n  "))
 	}
@@ -244,23 +246,39 @@ func (d *demo) show(ctx context.Context, args ...string) (string, error) {
 
 // step says what is going on, and goes on saying so if it takes more than a second.
 func step(what string) (done func()) {
-	fmt.Print(what + " ")
-	began, stop, stopped := time.Now(), make(chan struct{}), make(chan struct{})
+	fmt.Print(what)
+	began, stop := time.Now(), dots(" ")
+	return func() {
+		stop()
+		fmt.Printf(" %.1f s\n", time.Since(began).Seconds())
+	}
+}
+
+// dots prints one for each second until it is stopped.
+func dots(indent string) (stop func()) {
+	ended, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
+		printed := false
 		for {
 			select {
 			case <-time.After(time.Second):
+				if !printed {
+					fmt.Print(indent)
+				}
 				fmt.Print(".")
-			case <-stop:
+				printed = true
+			case <-ended:
+				if printed && indent != " " {
+					fmt.Println()
+				}
 				return
 			}
 		}
 	}()
 	return func() {
-		close(stop)
+		close(ended)
 		<-stopped
-		fmt.Printf(" %.1f s\n", time.Since(began).Seconds())
 	}
 }
 

@@ -1,4 +1,4 @@
-// Command echo-go answers with its event: the benchmarks' function.
+// Command echo-go is the function that the benchmarks invoke: it answers with its event.
 package main
 
 import (

@@ -1,0 +1,355 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cloister/internal/loop"
+	"cloister/lambda"
+	"cloister/sandbox"
+	"cloister/sandbox/sandboxtest"
+)
+
+// What only the host's kernel can tell.
+
+func parkCell(t testing.TB, b *Backend, class sandbox.Class) *cell {
+	t.Helper()
+	s, err := b.Park(testContext(t), class)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { destroyCell(t, s.(*cell)) })
+	return s.(*cell)
+}
+
+func destroyCell(t testing.TB, c *cell) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), sandboxtest.Timeout)
+	defer cancel()
+	if err := c.Destroy(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func attachCell(t testing.TB, b *Backend, images sandboxtest.Images) *cell {
+	t.Helper()
+	c := parkCell(t, b, images.Class)
+	if err := c.Attach(testContext(t), images.Code, sandboxtest.Limits); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func pids(c *cell) (all []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.processes {
+		all = append(all, p.child.pid)
+	}
+	return all
+}
+
+func TestEveryLimitAndLostPrivilegeIsInTheKernelWhileUserCodeRuns(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	c := attachCell(t, b, images)
+	// The first process was made ready by Park, the others were not.
+	for range 3 {
+		sandboxtest.Start(t, c, "wait")
+	}
+	for _, pid := range pids(c) {
+		if err := c.inspect(pid, sandboxtest.Limits); err != nil {
+			t.Error(err)
+		}
+		checkResourceLimits(t, pid)
+		if score := fileText(t, pid, "oom_score_adj"); score != fmt.Sprint(oomScore) {
+			t.Errorf("oom_score_adj is %s", score)
+		}
+	}
+	if len(pids(c)) != 3 {
+		t.Errorf("processes %v", pids(c))
+	}
+	wrong := sandboxtest.Limits
+	wrong.MemoryMiB++
+	if err := c.inspect(pids(c)[0], wrong); err == nil {
+		t.Error("the inspection does not look at the memory limit")
+	}
+	if err := c.inspect(os.Getpid(), sandboxtest.Limits); err == nil {
+		t.Error("the inspection takes this process for one of the sandbox")
+	}
+}
+
+func fileText(t testing.TB, pid int, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func checkResourceLimits(t testing.TB, pid int) {
+	t.Helper()
+	got := map[string]string{}
+	for line := range strings.Lines(fileText(t, pid, "limits")) {
+		name, rest := strings.TrimSpace(line[:26]), strings.Fields(line[26:])
+		got[name] = strings.Join(rest[:2], " ")
+	}
+	for name, want := range map[string]string{
+		"Max open files": "128 128", "Max core file size": "0 0", "Max nice priority": "0 0", "Max realtime priority": "0 0", "Max locked memory": "65536 65536",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, not %q", name, got[name], want)
+		}
+	}
+}
+
+func TestAParkedSandboxHoldsNoPrivilege(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	c := parkCell(t, b, images.Class)
+	for name, pid := range map[string]int{"starter": c.waiting.pid, "keeper": c.keeper.pid} {
+		status := fileText(t, pid, "status")
+		for _, line := range []string{"CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+			if !strings.Contains(status, line) {
+				t.Errorf("the %s does not have %q:\n%s", name, line, status)
+			}
+		}
+		if strings.Contains(status, "Uid:\t0") {
+			t.Errorf("the %s is root", name)
+		}
+		if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err != nil || len(fds) > 4 {
+			t.Errorf("the %s has the descriptors %v, %v", name, fds, err)
+		}
+	}
+	if keeper := fileText(t, c.keeper.pid, "status"); strings.Contains(keeper, fmt.Sprintf("Uid:\t%d", c.uid)) {
+		t.Error("the keeper runs as the function's user, which could then look into it")
+	}
+}
+
+func TestOneMountServesAllThatNameTheKey(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	first, second := attachCell(t, b, images), attachCell(t, b, images)
+	other := images.Code[0]
+	other.Image.Key = "another account's code"
+	third := parkCell(t, b, images.Class)
+	if err := third.Attach(testContext(t), []sandbox.Mount{other}, sandboxtest.Limits); err != nil {
+		t.Fatal(err)
+	}
+	device := func(c *cell) string {
+		var i sandboxtest.Identity
+		sandboxtest.Start(t, c, "identity").Answer(t, &i)
+		for line := range strings.Lines(i.MountInfo) {
+			if fields := strings.Fields(line); fields[4] == "/var/task" {
+				return fields[2]
+			}
+		}
+		t.Fatalf("no mount at /var/task in\n%s", i.MountInfo)
+		return ""
+	}
+	if a, b := device(first), device(second); a != b {
+		t.Errorf("the same key is mounted twice: %s and %s", a, b)
+	}
+	if a, b := device(first), device(third); a == b {
+		t.Error("the same image under another key shares the mount")
+	}
+	if n := b.images.mounted(); n != 3 {
+		t.Errorf("%d images are mounted", n)
+	}
+	for _, c := range []*cell{first, second, third} {
+		destroyCell(t, c)
+	}
+	if n := b.images.mounted(); n != 0 {
+		t.Errorf("%d images are mounted with no sandbox left", n)
+	}
+	awaitNoLoops(t, b.mark())
+}
+
+func awaitNoLoops(t testing.TB, prefix string) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		names, err := loop.Names(prefix)
+		if err == nil && len(names) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("loop devices %v, %v", names, err)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestASizeThatDoesNotBelongToTheKeyIsRefused(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	attachCell(t, b, images)
+	c := parkCell(t, b, images.Class)
+	wrong := images.Code[0]
+	wrong.Image.Size -= 4096
+	if err := c.Attach(testContext(t), []sandbox.Mount{wrong}, sandboxtest.Limits); err == nil {
+		t.Error("it was accepted")
+	}
+}
+
+func TestAUserIsNotUsedAgainBeforeAllOthers(t *testing.T) {
+	images := sandboxtest.Build(t)
+	config := testConfig(t)
+	config.UIDs = 4
+	b, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	var used []int
+	for range 4 {
+		c := parkCell(t, b, images.Class)
+		used = append(used, c.uid)
+		destroyCell(t, c)
+	}
+	if slices.Contains(used[1:3], used[0]) || used[3] != used[0] {
+		t.Errorf("users %v", used)
+	}
+	var live []*cell
+	for range 3 {
+		live = append(live, parkCell(t, b, images.Class))
+	}
+	if _, err := b.Park(testContext(t), images.Class); lambda.KindOf(err) != lambda.Capacity {
+		t.Errorf("with no user left: %v", err)
+	}
+	if err := b.Close(); err == nil {
+		t.Error("closed with live sandboxes")
+	}
+	for _, c := range live {
+		destroyCell(t, c)
+	}
+}
+
+func TestAnInterruptedDestroyCanBeFinished(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	c := attachCell(t, b, images)
+	sandboxtest.Start(t, c, "wait")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Destroy(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("destroy with an ended context: %v", err)
+	}
+	if len(b.uids) != 999-1 {
+		t.Error("the user id is free although the sandbox may still exist")
+	}
+	if err := c.Destroy(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if len(b.uids) != 999 {
+		t.Error("the user id is lost")
+	}
+}
+
+func TestNothingIsLeftWhereverParkIsInterrupted(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	parked, refused := 0, 0
+	for after := 200 * time.Microsecond; parked < 2 && after < 2*time.Second; after = after * 5 / 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		s, err := b.Park(ctx, images.Class)
+		cancel()
+		if err != nil {
+			refused++
+			continue
+		}
+		parked++
+		destroyCell(t, s.(*cell))
+	}
+	if parked == 0 || refused == 0 {
+		t.Errorf("parked %d times, refused %d times", parked, refused)
+	}
+	if n := b.images.mounted(); n != 0 || len(b.uids) != 999 || b.live != 0 {
+		t.Errorf("%d images, %d users, %d sandboxes", n, len(b.uids), b.live)
+	}
+}
+
+func TestTheEndOfTheFirstProcessEndsTheSandbox(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	c := attachCell(t, b, images)
+	probe := sandboxtest.Start(t, c, "wait")
+	if err := unix.Kill(c.keeper.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit := probe.Exit(t); exit.Signal != 9 {
+		t.Errorf("it ended with %+v", exit)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if _, err := c.Start(testContext(t), sandbox.Process{Path: "/probe", Stdout: null, Stderr: null}); err == nil {
+		t.Error("a process was started where nothing can live")
+	}
+}
+
+func TestABadRootIsRefusedWithItsReason(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	file, err := os.Create(filepath.Join(t.TempDir(), "garbage"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	class := func(root sandbox.Image, size int) sandbox.Class { return sandbox.Class{Root: root, EphemeralMiB: size} }
+	for name, c := range map[string]struct {
+		class sandbox.Class
+		words string
+	}{
+		"not an image":        {class(sandbox.Image{Key: "garbage", File: file, Size: 1 << 20}, 512), "mount erofs"},
+		"nothing to mount on": {class(images.Code[0].Image, 512), "mount at"},
+		"too little /tmp":     {class(images.Class.Root, 511), "511 MiB"},
+		"too much /tmp":       {class(images.Class.Root, 10241), "10241 MiB"},
+	} {
+		if _, err := b.Park(testContext(t), c.class); err == nil || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := b.images.mounted(); n != 0 || b.live != 0 {
+		t.Errorf("%d images, %d sandboxes", n, b.live)
+	}
+}
+
+func TestTheLargestEphemeralStorageIsAccepted(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	class := images.Class
+	class.EphemeralMiB = maxEphemeralMiB
+	c := parkCell(t, b, class)
+	if err := c.Attach(testContext(t), nil, sandboxtest.Limits); err != nil {
+		t.Fatal(err)
+	}
+	var i sandboxtest.Identity
+	sandboxtest.Start(t, c, "identity").Answer(t, &i)
+}
+
+func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"installation":       func(c *Config) { c.Installation = "../../etc" },
+		"upper case":         func(c *Config) { c.Installation = "ABCDEF01" },
+		"no directory":       func(c *Config) { c.Directory = "/does/not/exist" },
+		"readable directory": func(c *Config) { os.Chmod(c.Directory, 0o755) },
+		"system users":       func(c *Config) { c.FirstUID = 0 },
+		"one user":           func(c *Config) { c.UIDs = 1 },
+		"nobody":             func(c *Config) { c.FirstUID = 1<<32 - 2 },
+	} {
+		config := testConfig(t)
+		change(&config)
+		if b, err := New(config); err == nil {
+			t.Errorf("%s: accepted", name)
+			b.Close()
+		}
+	}
+}
