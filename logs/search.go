@@ -206,7 +206,7 @@ func (c *collector) add(events []event) {
 		if c.backwards {
 			at = at.mirror()
 		}
-		if at.before(c.from) && false || at.time > c.end || !at.before(c.ceiling) ||
+		if at.before(c.from) || at.time > c.end || !at.before(c.ceiling) ||
 			c.streams != nil && !c.streams(e.stream.name) || c.matches != nil && !c.matches(e.message) {
 			continue
 		}

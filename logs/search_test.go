@@ -59,8 +59,11 @@ func TestPagesTogetherAreTheSearch(t *testing.T) {
 			if _, err := s.Append(t.Context(), alice, code, name, batch); err != nil {
 				t.Fatal(err)
 			}
-			if random.IntN(3) == 0 {
+			switch random.IntN(12) {
+			case 0, 1, 2:
 				s.flush()
+			case 3:
+				s = reopen(t, s, c, s.limits)
 			}
 		}
 		if random.IntN(2) == 0 {

@@ -228,7 +228,7 @@ func (s *Store) add(now time.Time, accountID, groupName, streamName string, even
 	if s.closed.Load() {
 		return len(events), lambda.Errorf(lambda.Unavailable, "append log events", "the log store is closed")
 	}
-	for range 3 { // a group that is deleted in between is made again
+	for range 10 { // a group that is deleted in between is made again
 		g := s.find(accountID, groupName)
 		if g == nil {
 			if g, _, err = s.make(accountID, groupName); err != nil {

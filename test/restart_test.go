@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"cloister/test/service"
 )
@@ -226,5 +227,31 @@ func TestTwoServersOnOneHostDoNotDisturbEachOther(t *testing.T) {
 	}
 	if got := invoke(t, a, "f", `{"name":"a"}`); !strings.Contains(got, "Hello, a") {
 		t.Errorf("after the second server ended the first answered %s", got)
+	}
+}
+
+func TestAStopWaitsForRunningInvocations(t *testing.T) {
+	s := start(t)
+	create(t, s, "slow", map[string][]byte{"app.py": []byte("import time\ndef handler(event, context):\n    time.sleep(3)\n    return 'done'\n")}, "--timeout", "10")
+	answer := filepath.Join(t.TempDir(), "answer")
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.AWS(t.Context(), "lambda", "invoke", "--function-name", "slow", answer)
+		failed <- err
+	}()
+	// The invocation has begun when its environment exists.
+	eventually(t, "the function was not started", func() bool {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
+		return len(groups) > 0
+	})
+	time.Sleep(time.Second)
+	if err := s.Stop(); err != nil {
+		t.Errorf("SIGTERM during an invocation: %v", err)
+	}
+	if err := <-failed; err != nil {
+		t.Errorf("the running invocation: %v", err)
+	}
+	if b, err := os.ReadFile(answer); string(b) != `"done"` {
+		t.Errorf("answer %q, %v", b, err)
 	}
 }

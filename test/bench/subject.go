@@ -35,7 +35,7 @@ import (
 	"cloister/test/service"
 )
 
-const event = `{"message":"hello, floor"}`
+const event = `"hello, floor; hello, floor"` // a form that both languages write alike
 
 // A subject is one function, in Cloister and as plain processes.
 type subject struct {
@@ -44,7 +44,6 @@ type subject struct {
 	target   *target
 	client   *lambda.Client
 	command  []string // starts the same runtime without Cloister
-	environ  []string
 	packed   []byte
 }
 
