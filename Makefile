@@ -1,6 +1,9 @@
 # Cloister: "make demo" shows it, "make test" proves it. "make help" lists the rest.
 SHELL := /bin/sh
 GO ?= go
+# The toolchain that go.mod names has the fixes that the newest one of its series has; take it even
+# where the environment pins an older local one.
+export GOTOOLCHAIN := auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 CACHE := .cache
 CLIENTS := $(CACHE)/clients

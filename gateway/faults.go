@@ -58,8 +58,8 @@ var translations = [...]translation{
 	}},
 }
 
-// unavailable has Lambda's name for a fault of the service and, unlike it, a status that says
-// that trying again is safe: the function did not run.
+// unavailable has Lambda's name for a fault of the service and, unlike it, a status that asks clients
+// to try again. As on AWS the function may have run: its worker ended before the answer came.
 func unavailable(message string) api.Fault {
 	return &api.Error{Code: "ServiceException", Status: http.StatusServiceUnavailable, Message: message}
 }

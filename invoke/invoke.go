@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"cloister/lambda"
 )
@@ -27,7 +28,7 @@ const DefaultConcurrency = 1000
 // answerGrace is how much longer than the function's timeout an answer may take.
 const answerGrace = 5 * time.Second
 
-// attempts bounds how many environments that ended before they took the event are tried.
+// attempts bounds how many environments that did not take the event are tried.
 const attempts = 4
 
 // Versions resolves a function reference. Implemented by control.Control.
@@ -44,6 +45,7 @@ type Placement interface {
 type Assignment interface {
 	Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Result, error)
 	Release()
+	Defer() // give it back: it is still finishing its last event
 	Discard(reason string)
 }
 
@@ -89,10 +91,16 @@ func (s *Service) Invoke(ctx context.Context, ref lambda.FunctionReference, inv 
 		return nil, err
 	}
 	defer s.leave(v.ID.AccountID)
+	// A caller who hangs up ends neither the making of an environment nor the function, which AWS
+	// bills to its end.
+	ctx = context.WithoutCancel(ctx)
 	for range attempts {
 		result, err := s.once(ctx, v, inv)
-		if lambda.KindOf(err) != lambda.EnvironmentGone || err == nil {
-			return result, err
+		if err == nil {
+			return result, nil
+		}
+		if kind := lambda.KindOf(err); kind != lambda.EnvironmentGone && kind != lambda.Busy {
+			return nil, err
 		}
 	}
 	return nil, &lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the function's environments keep ending; try again"}
@@ -106,9 +114,11 @@ func checkPayload(inv *lambda.Invocation) error {
 		inv.Payload = []byte("{}")
 		return nil
 	}
+	if !utf8.Valid(inv.Payload) {
+		return lambda.Errorf(lambda.InvalidPayload, "invoke", "Could not parse request body into json: invalid UTF-8")
+	}
 	if !json.Valid(inv.Payload) {
-		var any json.RawMessage
-		err := json.Unmarshal(inv.Payload, &any) // says where
+		err := json.Unmarshal(inv.Payload, new(json.RawMessage)) // says where
 		return lambda.Errorf(lambda.InvalidPayload, "invoke", "Could not parse request body into json: %v", err)
 	}
 	return nil
@@ -120,11 +130,13 @@ func (s *Service) once(ctx context.Context, v *lambda.Version, inv *lambda.Invoc
 	if err != nil {
 		return nil, err
 	}
-	// A caller who hangs up does not end the function (AWS bills it to its end). The grace covers
-	// an environment that is still finishing its last invocation; a dead worker is noticed at once.
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.Timeout+answerGrace)
+	limit, cancel := context.WithTimeout(ctx, v.Timeout+answerGrace) // a dead worker is noticed at once
 	defer cancel()
 	result, err := a.Invoke(limit, inv)
+	if lambda.KindOf(err) == lambda.Busy {
+		a.Defer()
+		return nil, err
+	}
 	if err != nil {
 		// Whatever happened, nobody knows what the environment is doing now.
 		a.Discard("invocation without an answer: " + lambda.KindOf(err).String())

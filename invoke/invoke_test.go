@@ -28,6 +28,7 @@ type script struct {
 	mu        sync.Mutex
 	run       []func(context.Context, *lambda.Invocation) (*lambda.Result, error)
 	released  int
+	deferred  int
 	discarded []string
 }
 
@@ -51,6 +52,7 @@ func (t *turn) Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Resu
 	return t.run(ctx, inv)
 }
 func (t *turn) Release()         { t.script.released++ }
+func (t *turn) Defer()           { t.script.deferred++ }
 func (t *turn) Discard(r string) { t.script.discarded = append(t.script.discarded, r) }
 
 func echo(_ context.Context, inv *lambda.Invocation) (*lambda.Result, error) {
@@ -78,6 +80,10 @@ func TestAnEventGoesToAnotherEnvironmentOnlyIfTheFirstHasNotSeenIt(t *testing.T)
 	if err != nil || string(result.Payload) != "1" || s.released != 1 || len(s.discarded) != 2 {
 		t.Errorf("result %v, error %v, %d released, %d discarded", result, err, s.released, len(s.discarded))
 	}
+	s = &script{run: []func(context.Context, *lambda.Invocation) (*lambda.Result, error){fails(lambda.Busy), echo}}
+	if _, err := newService(t, 1, s).Invoke(t.Context(), f, &lambda.Invocation{}); err != nil || s.deferred != 1 || len(s.discarded) != 0 {
+		t.Errorf("a busy environment: error %v, %d deferred, %d discarded", err, s.deferred, len(s.discarded))
+	}
 	s = &script{run: []func(context.Context, *lambda.Invocation) (*lambda.Result, error){fails(lambda.Unavailable), echo}}
 	if _, err := newService(t, 1, s).Invoke(t.Context(), f, &lambda.Invocation{}); lambda.KindOf(err) != lambda.Unavailable || len(s.run) != 1 {
 		t.Errorf("error %v after %d environments, want Unavailable after one: the function may have seen the event", err, 2-len(s.run))
@@ -91,6 +97,7 @@ func TestPayloadsAreCheckedBeforeAnythingElse(t *testing.T) {
 	}{
 		"not JSON":       {"{", lambda.InvalidPayload},
 		"two values":     {"1 2", lambda.InvalidPayload},
+		"not UTF-8":      {"\"\xff\"", lambda.InvalidPayload},
 		"over the limit": {`"` + strings.Repeat("x", lambda.MaxPayloadBytes) + `"`, lambda.TooLarge},
 	} {
 		s := &script{}

@@ -25,10 +25,11 @@ const (
 	AccessDenied     Kind = 11 // a grant, certificate or role does not allow this
 	Corrupt          Kind = 12 // stored bytes do not pass their integrity check
 	InvalidPayload   Kind = 13 // the event is not JSON
+	Busy             Kind = 14 // the environment is still finishing its last event: use another
 )
 
 var kindNames = [...]string{"internal", "invalid parameter", "not found", "conflict", "not ready", "throttled", "capacity",
-	"unavailable", "environment gone", "too large", "invalid runtime", "access denied", "corrupt", "invalid payload"}
+	"unavailable", "environment gone", "too large", "invalid runtime", "access denied", "corrupt", "invalid payload", "busy"}
 
 // String returns the kind in words.
 func (k Kind) String() string {

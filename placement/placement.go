@@ -13,6 +13,8 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,21 +61,29 @@ type Pool struct {
 	mu     sync.Mutex                         // never held while calling a Worker or an Environment
 	idle   map[lambda.VersionID][]*Assignment // guarded by mu; last in, first out, so that the hot stay hot and the cold can end
 	closed bool                               // guarded by mu
+
+	retired map[lambda.VersionID]time.Time // guarded by mu; outdated since when, kept for a Lifetime
 }
+
+// busyFor is how long an environment that was still finishing is not tried again.
+const busyFor = 50 * time.Millisecond
 
 // An Assignment is an environment in the hands of one invocation.
 type Assignment struct {
 	Environment
 	version lambda.VersionID
 	expires time.Time // takes no event after it
-	idledAt time.Time // owned by whoever holds the assignment, or guarded by Pool.mu while idle
+
+	// Owned by whoever holds the assignment, or guarded by Pool.mu while idle.
+	idledAt   time.Time
+	busyUntil time.Time // it was still finishing an event: not taken before
 }
 
 // New returns an empty pool.
 func New(c Config) (*Pool, error) {
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
 	c.Lifetime = cmp.Or(c.Lifetime, 2*time.Hour)
-	return &Pool{config: c, idle: map[lambda.VersionID][]*Assignment{}}, nil
+	return &Pool{config: c, idle: map[lambda.VersionID][]*Assignment{}, retired: map[lambda.VersionID]time.Time{}}, nil
 }
 
 // Assign returns an environment of exactly this version, which the caller owns until it calls
@@ -86,17 +96,21 @@ func (p *Pool) Assign(ctx context.Context, v *lambda.Version) (*Assignment, erro
 	return p.create(ctx, v)
 }
 
-// takeIdle pops the environment that was used last.
+// takeIdle takes the environment that was used last and is not still finishing.
 func (p *Pool) takeIdle(v *lambda.Version) *Assignment {
 	now := p.config.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	stack := p.idle[v.ID]
-	for len(stack) > 0 {
-		a := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
+	for i := len(stack) - 1; i >= 0; i-- {
+		a := stack[i]
+		usable := a.usable(now, v.Timeout)
+		if usable && now.Before(a.busyUntil) {
+			continue
+		}
+		stack = slices.Delete(stack, i, i+1)
 		p.keep(v.ID, stack)
-		if a.usable(now, v.Timeout) {
+		if usable {
 			return a
 		}
 		p.end(a, "lifetime over")
@@ -123,20 +137,25 @@ func (a *Assignment) usable(now time.Time, timeout time.Duration) bool {
 	}
 }
 
+// createPatience bounds the making of one environment: its init alone may take lambda.InitTimeout.
+const createPatience = time.Minute
+
 // create orders a new environment; when the worker has no room, idle ones of other versions make
 // way, the longest unused first.
 func (p *Pool) create(ctx context.Context, v *lambda.Version) (*Assignment, error) {
-	spec, err := p.config.Provisioner.Provision(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	expires := p.config.Now().Add(p.config.Lifetime)
-	if spec.Credentials.Expiration.Before(expires) {
-		expires = spec.Credentials.Expiration
-	}
+	ctx, cancel := context.WithTimeout(ctx, createPatience)
+	defer cancel()
 	for range 16 {
+		spec, err := p.config.Provisioner.Provision(ctx, v) // anew each time: a grant is good for one redemption
+		if err != nil {
+			return nil, err
+		}
 		e, err := p.config.Worker.Create(ctx, spec)
 		if err == nil {
+			expires := p.config.Now().Add(p.config.Lifetime)
+			if spec.Credentials.Expiration.Before(expires) {
+				expires = spec.Credentials.Expiration
+			}
 			return &Assignment{Environment: e, version: v.ID, expires: expires}, nil
 		}
 		if lambda.KindOf(err) != lambda.Capacity {
@@ -146,10 +165,7 @@ func (p *Pool) create(ctx context.Context, v *lambda.Version) (*Assignment, erro
 		if victim == nil {
 			break
 		}
-		p.config.Logger.Info("environment ended", "environment", victim.ID(), "reason", "room for another")
-		if err := victim.Destroy(ctx); err != nil {
-			return nil, err
-		}
+		p.destroy(ctx, victim, "room for another")
 	}
 	return nil, &lambda.Error{Kind: lambda.Throttled, Op: "place", Message: "Rate Exceeded."}
 }
@@ -175,25 +191,39 @@ func (p *Pool) Release(a *Assignment) {
 	a.idledAt = p.config.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	_, retired := p.retired[a.version]
+	switch {
+	case p.closed:
 		p.end(a, "shutdown")
-		return
+	case retired:
+		p.end(a, outdated)
+	default:
+		p.idle[a.version] = append(p.idle[a.version], a)
 	}
-	p.idle[a.version] = append(p.idle[a.version], a)
+}
+
+// Defer is Release of an environment that has answered but works on: it is left alone for a moment.
+func (p *Pool) Defer(a *Assignment) {
+	a.busyUntil = p.config.Now().Add(busyFor)
+	p.Release(a)
 }
 
 // Discard ends the environment: it failed in a way that leaves its state unknown.
 func (p *Pool) Discard(a *Assignment, reason string) { p.end(a, reason) }
 
-// Retire ends the idle environments of a version that is no longer current. Those in use are
-// never taken again, because their VersionID is not asked for any more, and end by Sweep.
+// outdated is why the environments of a retired version end.
+const outdated = "the function was updated or deleted"
+
+// Retire ends the environments of a version that is no longer current: the idle ones now, those in
+// use when they are released.
 func (p *Pool) Retire(id lambda.VersionID) {
 	p.mu.Lock()
 	stack := p.idle[id]
 	delete(p.idle, id)
+	p.retired[id] = p.config.Now()
 	p.mu.Unlock()
 	for _, a := range stack {
-		p.end(a, "the function was updated or deleted")
+		p.end(a, outdated)
 	}
 }
 
@@ -227,6 +257,7 @@ func (p *Pool) Sweep() {
 		}
 		p.keep(id, live)
 	}
+	maps.DeleteFunc(p.retired, func(_ lambda.VersionID, since time.Time) bool { return now.Sub(since) > p.config.Lifetime })
 	p.mu.Unlock()
 	for _, a := range over {
 		p.end(a, "idle")

@@ -213,8 +213,27 @@ func TestADeadOrRetiredEnvironmentIsNotUsed(t *testing.T) {
 		t.Fatal("a dead environment was handed out")
 	}
 	p.Release(b)
+	inUse := assign(t, p, v)
+	p.Release(assign(t, p, v))
 	p.Retire(v.ID)
-	eventually(t, "a retired environment was kept", func() bool { return h.count() == 0 })
+	eventually(t, "an idle environment of a retired version was kept", func() bool { return h.count() == 1 })
+	p.Release(inUse)
+	eventually(t, "a retired environment was kept after its last event", func() bool { return h.count() == 0 })
+}
+
+func TestAnEnvironmentThatIsStillFinishingIsLeftAlone(t *testing.T) {
+	p, h, c := newPool(t, 10)
+	v := version("f", "1")
+	busy := assign(t, p, v)
+	p.Defer(busy)
+	other := assign(t, p, v)
+	if other == busy || h.made != 2 {
+		t.Fatal("a busy environment was handed out at once")
+	}
+	c.advance(time.Second)
+	if got := assign(t, p, v); got != busy || h.made != 2 {
+		t.Error("an environment that was busy a second ago was not used again")
+	}
 }
 
 func TestCloseEndsEverythingIdleAndWhatComesBack(t *testing.T) {

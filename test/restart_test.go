@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -92,6 +93,96 @@ func TestFrontAndWorkerAreStartedAgainWhenTheyDie(t *testing.T) {
 	}
 }
 
+func TestBothProcessesMayDieAtOnce(t *testing.T) {
+	s := start(t)
+	create(t, s, "f", app)
+	before := children(t, s)
+	// With the first process stopped both are dead when it looks again.
+	for _, kill := range []struct {
+		pid    int
+		signal syscall.Signal
+	}{{s.PID(), syscall.SIGSTOP}, {before["front"], syscall.SIGKILL}, {before["worker"], syscall.SIGKILL}, {s.PID(), syscall.SIGCONT}} {
+		if err := syscall.Kill(kill.pid, kill.signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the processes were not started again", func() bool {
+		now := children(t, s)
+		return now["front"] != 0 && now["worker"] != 0 && now["front"] != before["front"] && now["worker"] != before["worker"]
+	})
+	if got := invoke(t, s, "f", `{"name":"again"}`); !strings.Contains(got, "Hello, again") {
+		t.Error(got)
+	}
+}
+
+func TestASignalToAllProcessesDrainsAsWell(t *testing.T) {
+	s := start(t)
+	create(t, s, "slow", map[string][]byte{"app.py": []byte("import time\ndef handler(event, context):\n    time.sleep(event)\n    return 'done'\n")}, "--timeout", "10")
+	invoke(t, s, "slow", "0")
+	answer := filepath.Join(t.TempDir(), "answer")
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.AWS(t.Context(), "lambda", "invoke", "--function-name", "slow", "--payload", "4", answer)
+		failed <- err
+	}()
+	time.Sleep(2 * time.Second) // the CLI needs a second to send it
+	for _, pid := range children(t, s) {
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; err != nil {
+		t.Errorf("the running invocation: %v", err)
+	}
+	if b, err := os.ReadFile(answer); string(b) != `"done"` {
+		t.Errorf("answer %q, %v", b, err)
+	}
+}
+
+func TestACopyOfARunningInstallationIsRefused(t *testing.T) {
+	s := start(t)
+	create(t, s, "f", app)
+	data := filepath.Join(t.TempDir(), "copy")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", s.Data, data).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var said bytes.Buffer
+	_, err := service.Start(t.Context(), service.Config{Binary: binary, Data: data, Log: &said})
+	if err == nil || !strings.Contains(said.String(), "this is a copy of its data directory") {
+		t.Errorf("the copy of a running installation: %v: %s", err, said.String())
+	}
+	if got := invoke(t, s, "f", `{"name":"still"}`); !strings.Contains(got, "Hello, still") {
+		t.Errorf("the original answered %s", got)
+	}
+}
+
+func TestACallerWhoHangsUpLeavesNoEnvironmentBehind(t *testing.T) {
+	s := start(t)
+	create(t, s, "slow", map[string][]byte{"app.py": []byte("import time\ntime.sleep(3)\ndef handler(event, context):\n    return 'done'\n")}, "--timeout", "10")
+	for range 2 {
+		s.AWS(t.Context(), "--cli-read-timeout", "1", "lambda", "invoke", "--function-name", "slow", filepath.Join(t.TempDir(), "answer"))
+	}
+	environments := func() int {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
+		names := map[string]bool{}
+		for _, g := range groups {
+			names[filepath.Base(g)] = true
+		}
+		return len(names)
+	}
+	time.Sleep(5 * time.Second)
+	before := environments()
+	must(t)(s.AWS(t.Context(), "lambda", "delete-function", "--function-name", "slow"))
+	eventually(t, "environments of a deleted function live on", func() bool { return environments() < before })
+	time.Sleep(time.Second)
+	if left := environments(); left > 2 { // what is parked
+		t.Errorf("%d sandboxes are left of %d", left, before)
+	}
+}
+
 func TestTheFrontHasNoPrivilegesAndTheWorkerNoRootKey(t *testing.T) {
 	s := start(t)
 	create(t, s, "f", app)
@@ -118,7 +209,7 @@ func TestTheFrontHasNoPrivilegesAndTheWorkerNoRootKey(t *testing.T) {
 			t.Errorf("the worker has %s open", target)
 		}
 	}
-	info, err := os.Stat(filepath.Join(s.Data, "front", "root.key"))
+	info, err := os.Stat(filepath.Join(s.Data, "front", "state", "root.key"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("root key: mode %v, %v", info.Mode(), err)
 	}

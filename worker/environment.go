@@ -16,8 +16,15 @@ import (
 // maxPipes bounds the connections of one environment to the gateway.
 const maxPipes = 64
 
-// errExited cancels what waits for a runtime whose process has ended.
-var errExited = errors.New("the runtime has exited")
+// Causes with which waiting for a runtime is cut off.
+var (
+	errExited    = errors.New("the runtime has exited")
+	errDestroyed = errors.New("the environment is being ended")
+)
+
+// busyAfter is how long an event waits for an environment that has answered its last one but has not
+// asked for the next yet. Most are back within a fraction of a millisecond.
+const busyAfter = 10 * time.Millisecond
 
 // environment is one execution environment. Whoever holds its turn may start, invoke, freeze or
 // end it; everybody else waits, so it serves one invocation at a time.
@@ -44,7 +51,8 @@ type environment struct {
 	mu     sync.Mutex
 	waited sandbox.Running         // guarded by mu; the process that cancel is about
 	cancel context.CancelCauseFunc // guarded by mu; ends what waits for that process
-	thaw   *time.Timer             // guarded by mu; the pending freeze
+	freeze *time.Timer             // guarded by mu; the pending freeze
+	dying  bool                    // guarded by mu; destroy waits for the turn
 }
 
 func newEnvironment(h *Host, spec lambda.EnvironmentSpec, r runtimes.Runtime, box sandbox.Sandbox, code *image) (*environment, error) {
@@ -67,17 +75,32 @@ func newEnvironment(h *Host, spec lambda.EnvironmentSpec, r runtimes.Runtime, bo
 	return e, nil
 }
 
-// take waits for the environment's turn.
-func (e *environment) take(ctx context.Context) error {
+// take waits a moment for the environment's turn.
+func (e *environment) take() error {
 	select {
 	case <-e.turn:
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	default:
+	}
+	patience := time.NewTimer(busyAfter)
+	defer patience.Stop()
+	select {
+	case <-e.turn:
+		return nil
+	case <-patience.C:
+		return &lambda.Error{Kind: lambda.Busy, Op: "invoke", Message: "the environment is still finishing its last event"}
 	}
 }
 
-func (e *environment) give() { e.turn <- struct{}{} }
+// give ends the holder's turn. An environment that is idle then freezes soon; only now, because a
+// timer that ran out during the turn would have found it taken.
+func (e *environment) give() {
+	idle := e.running != nil && !e.frozen && !e.ended
+	e.turn <- struct{}{}
+	if idle {
+		e.scheduleFreeze()
+	}
+}
 
 // start runs the runtime's bootstrap and watches its end.
 func (e *environment) start(ctx context.Context) error {
@@ -120,6 +143,9 @@ func (e *environment) whileRunning(ctx context.Context) (context.Context, func()
 	ctx, cancel := context.WithCancelCause(ctx)
 	e.mu.Lock()
 	e.cancel, e.waited = cancel, e.running
+	if e.dying {
+		cancel(errDestroyed)
+	}
 	e.mu.Unlock()
 	select {
 	case <-e.running.Done(): // it may have ended before cancel was there to be called
@@ -138,6 +164,10 @@ func (e *environment) whileRunning(ctx context.Context) (context.Context, func()
 func (e *environment) initialize(ctx context.Context) {
 	<-e.turn
 	defer e.give()
+	defer e.output.flush()
+	if e.ended {
+		return
+	}
 	e.output.platform(initStart(e.runtime))
 	limit, cancel := context.WithTimeout(ctx, lambda.InitTimeout)
 	defer cancel()
@@ -146,7 +176,6 @@ func (e *environment) initialize(ctx context.Context) {
 	took := time.Since(began)
 	if failure == nil {
 		e.initDuration = took
-		e.scheduleFreeze()
 		return
 	}
 	e.output.platform(initReport(took, "init", failure))
@@ -168,15 +197,24 @@ func (e *environment) boot(ctx context.Context) *failure {
 	switch {
 	case err == nil && outcome.Error != nil:
 		return &failure{kind: outcome.Error.ErrorType, payload: outcome.Error.Payload}
-	case err != nil && errors.Is(context.Cause(alive), errExited):
-		return exitFailure(e.exit())
 	case err != nil:
-		return &failure{kind: typeTimeout}
+		return e.cutOff(alive)
 	}
 	if err := e.box.SetCPU(limits(&e.spec.Version).CPU); err != nil {
 		return serviceFailure(err)
 	}
 	return nil
+}
+
+// cutOff says why waiting for the runtime ended.
+func (e *environment) cutOff(alive context.Context) *failure {
+	switch cause := context.Cause(alive); {
+	case errors.Is(cause, errExited):
+		return exitFailure(e.running.Wait())
+	case errors.Is(cause, errDestroyed):
+		return serviceFailure(cause)
+	}
+	return &failure{kind: typeTimeout}
 }
 
 // reset ends the runtime's processes; /tmp survives (AWS: a timed out or crashed
@@ -197,18 +235,18 @@ func (e *environment) reset(ctx context.Context) {
 func (e *environment) scheduleFreeze() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.thaw != nil {
-		e.thaw.Reset(e.host.config.FreezeAfter)
+	if e.freeze != nil {
+		e.freeze.Reset(e.host.config.FreezeAfter)
 		return
 	}
-	e.thaw = time.AfterFunc(e.host.config.FreezeAfter, e.freezeIfIdle)
+	e.freeze = time.AfterFunc(e.host.config.FreezeAfter, e.freezeIfIdle)
 }
 
 func (e *environment) freezeIfIdle() {
 	select {
 	case <-e.turn:
 	default:
-		return // an invocation has the turn and schedules the next freeze
+		return // whoever has the turn schedules the next freeze when giving it
 	}
 	defer e.give()
 	if e.frozen || e.ended || e.running == nil {
@@ -223,28 +261,31 @@ func (e *environment) freezeIfIdle() {
 	e.frozen = true
 }
 
-// destroy waits for the turn, so that a running invocation is cut off by its process ending, not
-// by a sandbox that vanishes below it, and leaves nothing behind.
+// destroy waits for the turn, so that a running invocation is cut off before its sandbox goes, and
+// leaves nothing behind. After an error it may be called again.
 func (e *environment) destroy(ctx context.Context) error {
 	e.mu.Lock()
-	if e.thaw != nil {
-		e.thaw.Stop()
+	e.dying = true
+	if e.freeze != nil {
+		e.freeze.Stop()
 	}
 	if e.cancel != nil {
-		e.cancel(errExited)
+		e.cancel(errDestroyed)
 	}
 	e.mu.Unlock()
 	<-e.turn
 	defer e.give()
-	already := e.released
-	e.ended, e.released = true, true
-	if already {
+	e.ended = true
+	if e.released {
 		return nil
 	}
 	e.api.Reset()
-	err := e.box.Destroy(ctx)
+	if err := e.box.Destroy(ctx); err != nil {
+		return err
+	}
+	e.released = true
 	e.serving.Wait()
 	e.output.close()
 	e.host.images.release(e.code)
-	return err
+	return nil
 }

@@ -191,6 +191,7 @@ func (u *upstream) Append(_, _, _ string, events []lambda.LogEvent) {
 		u.text.WriteString(e.Message)
 	}
 }
+func (u *upstream) Flush(context.Context) {}
 func (u *upstream) log() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -255,9 +256,14 @@ func createEnvironment(t *testing.T, h *Host, s lambda.EnvironmentSpec) string {
 
 func run(t *testing.T, h *Host, id, event string) *lambda.Result {
 	t.Helper()
-	result, err := h.Invoke(t.Context(), id, &lambda.Invocation{RequestID: "8a1b", Payload: []byte(event), LogTail: true})
-	if err != nil {
-		t.Fatal(err)
+	for {
+		result, err := h.Invoke(t.Context(), id, &lambda.Invocation{RequestID: "8a1b", Payload: []byte(event), LogTail: true})
+		if lambda.KindOf(err) == lambda.Busy {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
 	}
-	return result
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ type Front struct {
 	channel *channel.Client
 	logger  *slog.Logger
 
+	sending sync.Mutex // held while batches move, so that they arrive in order; taken before mu
 	mu      sync.Mutex
 	pending []logBatch // guarded by mu; oldest first
 	bytes   int        // guarded by mu; of pending
@@ -147,13 +149,15 @@ func (f *Front) Run(ctx context.Context) {
 		case <-time.After(logInterval):
 		case <-ctx.Done():
 		}
-		f.send(context.WithoutCancel(ctx))
+		f.Flush(context.WithoutCancel(ctx))
 	}
 }
 
-// send moves all pending batches. What the front does not take is dropped, not kept: the next
+// Flush moves all pending batches. What the front does not take is dropped, not kept: the next
 // events would only push it out later.
-func (f *Front) send(ctx context.Context) {
+func (f *Front) Flush(ctx context.Context) {
+	f.sending.Lock()
+	defer f.sending.Unlock()
 	f.mu.Lock()
 	pending := f.pending
 	f.pending, f.bytes = nil, 0
@@ -161,9 +165,13 @@ func (f *Front) send(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, b := range merge(pending) {
-		if _, err := f.channel.Call(ctx, kindLogs, b, nil, nil); err != nil {
+		events, err := json.Marshal(b.Events)
+		if err == nil {
+			_, err = f.channel.Call(ctx, kindLogs, logBatch{AccountID: b.AccountID, Group: b.Group, Stream: b.Stream}, events, nil)
+		}
+		if err != nil {
 			f.dropped.Add(int64(len(b.Events)))
-			f.logger.Warn("log events dropped", "count", len(b.Events), "error", err)
+			f.logger.Warn("log events dropped", "count", len(b.Events), "total", f.Dropped(), "error", err)
 		}
 	}
 }

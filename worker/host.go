@@ -43,6 +43,8 @@ type Upstream interface {
 	Fetch(ctx context.Context, grant string, a lambda.Artifact, w io.Writer) error
 	// Append keeps log events on their way; it never blocks and counts what it must drop.
 	Append(accountID, group, stream string, events []lambda.LogEvent)
+	// Flush sends what Append has kept.
+	Flush(ctx context.Context)
 	// Pipe opens a way to the gateway for a connection that a function made.
 	Pipe(ctx context.Context) (net.Conn, error)
 }
@@ -215,7 +217,8 @@ func gone() error {
 	return &lambda.Error{Kind: lambda.EnvironmentGone, Op: "invoke", Message: "the environment has ended"}
 }
 
-// Destroy ends the environment. It is no error if it has ended already.
+// Destroy ends the environment; its log lines have reached the front when it returns. It is no error if
+// the environment has ended already.
 func (h *Host) Destroy(ctx context.Context, id string) error {
 	h.mu.Lock()
 	e := h.environments[id]
@@ -225,8 +228,25 @@ func (h *Host) Destroy(ctx context.Context, id string) error {
 		return nil
 	}
 	err := e.destroy(ctx)
+	h.config.Upstream.Flush(ctx)
+	if err != nil {
+		go h.destroyLater(e)
+		return err
+	}
 	h.discharge(e.spec.Version.MemoryMiB)
-	return err
+	return nil
+}
+
+// destroyLater tries again what did not end at once; until then its memory stays promised.
+func (h *Host) destroyLater(e *environment) {
+	for range 60 {
+		time.Sleep(time.Second)
+		if err := e.destroy(context.Background()); err == nil {
+			h.discharge(e.spec.Version.MemoryMiB)
+			return
+		}
+	}
+	h.config.Logger.Error("environment cannot be removed", "environment", e.id)
 }
 
 // bury destroys an environment that died on its own and tells the front.
@@ -289,6 +309,12 @@ func (h *Host) Close(ctx context.Context) error {
 	h.DestroyAll(ctx)
 	h.pool.close(ctx)
 	return nil
+}
+
+// PrepareRuntime makes the runtime's image if there is none yet.
+func (h *Host) PrepareRuntime(ctx context.Context, identifier string) error {
+	_, err := h.config.Runtimes.Resolve(ctx, identifier)
+	return err
 }
 
 // newID returns 128 random bits: environments and log streams are told apart by it.

@@ -68,8 +68,6 @@ func (f *failure) answer(requestID string, timeout time.Duration) []byte {
 	switch {
 	case f.kind == typeTimeout:
 		message = fmt.Sprintf("Task timed out after %.2f seconds", timeout.Seconds())
-	case f.kind == typeService:
-		message = "The execution environment failed; try again"
 	case f.kind == typeEntrypoint:
 		message = f.detail
 	case f.detail != "":
@@ -90,6 +88,7 @@ type outcome struct {
 	payload []byte
 	failed  bool     // the function reported an error, or did not answer
 	failure *failure // set when the runtime must be reset
+	fault   error    // set when the platform failed: there is no answer
 	took    time.Duration
 	init    time.Duration // init phase reported with this invocation
 }
@@ -98,11 +97,13 @@ type outcome struct {
 // runtime's way back to /next, log lines, the freeze) goes on while the caller has it already, unless
 // the caller asked for the end of the log.
 func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Result, error) {
-	if err := e.take(ctx); err != nil {
-		return nil, gone()
+	if err := e.take(); err != nil {
+		return nil, err
 	}
-	if e.ended {
+	if e.ended || e.died() {
+		e.ended = true
 		e.give()
+		go e.host.bury(e, "the runtime exited between invocations")
 		return nil, gone()
 	}
 	if err := e.wake(); err != nil {
@@ -129,19 +130,35 @@ func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lamb
 		}
 		e.give()
 	}
-	if inv.LogTail {
+	if inv.LogTail || o.fault != nil {
 		finish()
 	} else {
 		go finish()
 	}
+	if o.fault != nil {
+		return nil, o.fault
+	}
 	return result, nil
+}
+
+// died says whether the runtime has ended since its last event.
+func (e *environment) died() bool {
+	if e.running == nil {
+		return false
+	}
+	select {
+	case <-e.running.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // wake makes a frozen environment run again.
 func (e *environment) wake() error {
 	e.mu.Lock()
-	if e.thaw != nil {
-		e.thaw.Stop()
+	if e.freeze != nil {
+		e.freeze.Stop()
 	}
 	e.mu.Unlock()
 	if !e.frozen {
@@ -163,7 +180,7 @@ func (e *environment) run(ctx context.Context, deadline time.Time, inv *lambda.I
 	if e.running == nil {
 		if f := e.boot(ctx); f != nil {
 			e.output.platform(initReport(time.Since(began), "invoke", f))
-			return e.fail(o, inv, began, f)
+			return e.fail(o, inv, began, f, gone())
 		}
 	}
 	alive, stop := e.whileRunning(ctx)
@@ -177,32 +194,32 @@ func (e *environment) run(ctx context.Context, deadline time.Time, inv *lambda.I
 		Payload:       inv.Payload,
 	})
 	o.took = time.Since(began)
-	switch {
-	case err == nil:
+	if err == nil {
 		o.payload, o.failed = answer.Payload, answer.FunctionError
 		return o
-	case errors.Is(context.Cause(alive), errExited):
-		return e.fail(o, inv, began, exitFailure(e.exit()))
-	case ctx.Err() != nil:
-		return e.fail(o, inv, began, &failure{kind: typeTimeout})
 	}
-	return e.fail(o, inv, began, serviceFailure(err))
+	fault := error(&lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the execution environment failed; try again", Err: err})
+	if lambda.KindOf(err) == lambda.EnvironmentGone {
+		fault = gone()
+	}
+	if alive.Err() == nil {
+		return e.fail(o, inv, began, serviceFailure(err), fault)
+	}
+	return e.fail(o, inv, began, e.cutOff(alive), fault)
 }
 
-// exit is how the process ended; one that was cut off by destroy may still be running.
-func (e *environment) exit() sandbox.Exit {
-	select {
-	case <-e.running.Done():
-		return e.running.Wait()
-	default:
-		return sandbox.Exit{Code: -1, Signal: int(syscall.SIGKILL)}
-	}
-}
-
-func (e *environment) fail(o *outcome, inv *lambda.Invocation, began time.Time, f *failure) *outcome {
+// fail answers with the failure; one of the platform is answered with the fault instead, and its
+// environment serves nobody again.
+func (e *environment) fail(o *outcome, inv *lambda.Invocation, began time.Time, f *failure, fault error) *outcome {
 	o.took = time.Since(began)
 	o.failed, o.failure = true, f
 	o.payload = f.answer(inv.RequestID, e.spec.Version.Timeout)
+	if f.kind == typeService {
+		e.host.config.Logger.Error("environment failed", "environment", e.id, "request", inv.RequestID, "error", f.detail)
+		o.fault = fault
+		e.ended = true
+		go e.host.bury(e, "failed")
+	}
 	return o
 }
 
@@ -213,10 +230,7 @@ func (e *environment) finish(ctx context.Context, inv *lambda.Invocation, o *out
 		alive, stop := e.whileRunning(ctx)
 		if err := e.api.AwaitIdle(alive); err != nil {
 			// It answered, but died or ran into its deadline before it was done.
-			o.failure = &failure{kind: typeTimeout}
-			if errors.Is(context.Cause(alive), errExited) {
-				o.failure = exitFailure(e.exit())
-			}
+			o.failure = e.cutOff(alive)
 		}
 		stop()
 	}
@@ -235,7 +249,4 @@ func (e *environment) finish(ctx context.Context, inv *lambda.Invocation, o *out
 	e.output.platform("END RequestId: " + inv.RequestID + "\n")
 	e.output.platform(report(&e.spec.Version, inv.RequestID, o, usage.MemoryPeakBytes))
 	e.output.flush()
-	if o.failure == nil {
-		e.scheduleFreeze()
-	}
 }

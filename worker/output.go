@@ -94,7 +94,7 @@ func (o *output) drain() {
 			}
 		}
 		if len(o.partial) > 0 { // a last line without its end still belongs to this invocation
-			o.add(o.partial)
+			o.add(append(o.partial, '\n'))
 			o.partial = o.partial[:0]
 		}
 	})

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -18,8 +19,12 @@ func (e *environment) servePipes() {
 	defer close(stop)
 	for {
 		inside, err := e.box.Services().Accept()
-		if err != nil {
-			return // closed by Destroy
+		if errors.Is(err, net.ErrClosed) {
+			return // by Destroy
+		}
+		if err != nil { // no descriptors left, for one: it passes
+			time.Sleep(50 * time.Millisecond)
+			continue
 		}
 		select {
 		case slots <- struct{}{}:

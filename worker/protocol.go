@@ -16,14 +16,14 @@ const (
 	kindInvoke                                  // invoke + payload -> invoked + payload
 	kindDestroy                                 // environmentID -> nothing
 	kindCheckRuntime                            // runtimeName -> runtimeVersion
-	kindPrepareRuntime                          // runtimeName -> runtimeVersion
+	kindPrepareRuntime                          // runtimeName -> nothing
 )
 
 // The exchanges that a worker asks of the front.
 const (
 	kindRedeem channel.Kind = 64 + iota // redeem -> redeemed, then Data frames, then Done
 	kindPipe                            // nothing -> plain bytes to the gateway
-	kindLogs                            // logBatch -> nothing
+	kindLogs                            // logBatch + events -> nothing
 )
 
 // ended is sent on the lease when an environment died on its own.
@@ -56,10 +56,11 @@ type redeem struct{ Grant string }
 
 type redeemed struct{ Key []byte } // opens this one artifact
 
-// logBatch is a run of events of one stream, oldest first.
+// logBatch is a run of events of one stream, oldest first. The events travel in the frame's body,
+// because JSON can make six bytes of one and a header is small.
 type logBatch struct {
 	AccountID, Group, Stream string
-	Events                   []logEvent
+	Events                   []logEvent `json:"-"`
 }
 
 // logEvent spells its time in milliseconds, as CloudWatch Logs does, to keep frames small.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -35,10 +36,7 @@ func (s *Server) handle(ctx context.Context, c *channel.Conn, r *channel.Request
 	case kindInvoke:
 		return s.invoke(ctx, c, r)
 	case kindCreate:
-		return answer(c, r, func(spec *lambda.EnvironmentSpec) (created, error) {
-			id, err := s.host.Create(ctx, *spec)
-			return created{id}, err
-		})
+		return s.create(ctx, c, r)
 	case kindDestroy:
 		return answer(c, r, func(in *environmentID) (struct{}, error) {
 			return struct{}{}, s.host.Destroy(ctx, in.EnvironmentID)
@@ -49,9 +47,8 @@ func (s *Server) handle(ctx context.Context, c *channel.Conn, r *channel.Request
 			return runtimeVersion{arn}, err
 		})
 	case kindPrepareRuntime:
-		return answer(c, r, func(in *runtimeName) (runtimeVersion, error) {
-			runtime, err := s.host.config.Runtimes.Resolve(ctx, in.Identifier)
-			return runtimeVersion{runtime.VersionARN}, err
+		return answer(c, r, func(in *runtimeName) (struct{}, error) {
+			return struct{}{}, s.host.PrepareRuntime(ctx, in.Identifier)
 		})
 	case kindAttach:
 		return s.attach(ctx, c)
@@ -70,6 +67,22 @@ func answer[In, Out any](c *channel.Conn, r *channel.Request, do func(*In) (Out,
 		return c.SendFault(remote(err))
 	}
 	return c.Send(channel.Done, out, nil)
+}
+
+// create makes an environment. If the front has gone meanwhile nobody knows it, so it ends again.
+func (s *Server) create(ctx context.Context, c *channel.Conn, r *channel.Request) error {
+	var spec lambda.EnvironmentSpec
+	if err := r.Header(&spec); err != nil {
+		return err
+	}
+	id, err := s.host.Create(ctx, spec)
+	if err != nil {
+		return c.SendFault(remote(err))
+	}
+	if err := c.Send(channel.Done, created{id}, nil); err != nil {
+		return errors.Join(err, s.host.Destroy(context.WithoutCancel(ctx), id))
+	}
+	return nil
 }
 
 func (s *Server) invoke(ctx context.Context, c *channel.Conn, r *channel.Request) error {
@@ -112,7 +125,7 @@ func (s *Server) attach(ctx context.Context, c *channel.Conn) error {
 				return err
 			}
 		case err := <-left:
-			return fmt.Errorf("the front left: %w", err)
+			return errors.Join(errors.New("the front left"), err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -52,18 +53,24 @@ func (s *Services) handle(ctx context.Context, c *channel.Conn, r *channel.Reque
 		s.Gateway(c.Stream())
 		return channel.ErrStreamTaken
 	case kindLogs:
-		return answer(c, r, func(b *logBatch) (struct{}, error) {
-			events := make([]lambda.LogEvent, len(b.Events))
-			for i, e := range b.Events {
-				events[i] = e.event()
-			}
-			_, err := s.Logs.Append(ctx, b.AccountID, b.Group, b.Stream, events)
-			return struct{}{}, err
-		})
+		return answer(c, r, func(b *logBatch) (struct{}, error) { return struct{}{}, s.store(ctx, b, r.Body) })
 	case kindRedeem:
 		return s.redeem(ctx, c, r)
 	}
 	return fmt.Errorf("unknown exchange %d", r.Kind)
+}
+
+// store keeps a batch of log events.
+func (s *Services) store(ctx context.Context, b *logBatch, body []byte) error {
+	if err := json.Unmarshal(body, &b.Events); err != nil {
+		return fmt.Errorf("decode log events: %w", err)
+	}
+	events := make([]lambda.LogEvent, len(b.Events))
+	for i, e := range b.Events {
+		events[i] = e.event()
+	}
+	_, err := s.Logs.Append(ctx, b.AccountID, b.Group, b.Stream, events)
+	return err
 }
 
 // redeem streams a sealed artifact to a worker that holds a valid grant for it.

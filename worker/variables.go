@@ -41,13 +41,13 @@ func variables(spec *lambda.EnvironmentSpec, r runtimes.Runtime, region, runtime
 		"LAMBDA_RUNTIME_DIR":              "/var/runtime",
 		"_AWS_XRAY_DAEMON_ADDRESS":        "169.254.100.1",
 		"_AWS_XRAY_DAEMON_PORT":           "2000",
-		"AWS_ENDPOINT_URL":                "https://" + services,
-		"AWS_CA_BUNDLE":                   caBundle,
-		"NODE_EXTRA_CA_CERTS":             caBundle,
 	})
 	for name, value := range map[string]string{ // a function may set these itself
 		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
 		"AWS_XRAY_DAEMON_ADDRESS":  "169.254.100.1:2000",
+		"AWS_ENDPOINT_URL":         "https://" + services,
+		"AWS_CA_BUNDLE":            caBundle,
+		"NODE_EXTRA_CA_CERTS":      caBundle,
 	} {
 		if _, set := all[name]; !set {
 			all[name] = value

@@ -47,7 +47,7 @@ func TestTheLogOfAnInvocationHasThePlatformsLines(t *testing.T) {
 	}))
 	id := createEnvironment(t, h, spec())
 	tail := string(run(t, h, id, "1").LogTail)
-	want := regexp.MustCompile(`^START RequestId: 8a1b Version: \$LATEST\nfirst\nsecond without endEND RequestId: 8a1b\nREPORT RequestId: 8a1b\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 128 MB\tMax Memory Used: 10 MB\tInit Duration: \d+\.\d\d ms\t\n$`)
+	want := regexp.MustCompile(`^START RequestId: 8a1b Version: \$LATEST\nfirst\nsecond without end\nEND RequestId: 8a1b\nREPORT RequestId: 8a1b\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 128 MB\tMax Memory Used: 10 MB\tInit Duration: \d+\.\d\d ms\t\n$`)
 	if !want.MatchString(tail) {
 		t.Errorf("tail %q", tail)
 	}

@@ -69,6 +69,7 @@ type held struct {
 }
 
 func (h held) Release()              { h.pool.Release(h.Assignment) }
+func (h held) Defer()                { h.pool.Defer(h.Assignment) }
 func (h held) Discard(reason string) { h.pool.Discard(h.Assignment, reason) }
 
 // environments is placement.Pool for control.

@@ -24,7 +24,7 @@ func (c *envCommand) Run(out io.Writer) error {
 		return err
 	}
 	endpoint, region, _ := strings.Cut(strings.TrimSpace(string(published)), "\n")
-	key, err := readAdministrator(filepath.Join(c.Data, "front"))
+	key, err := readAdministrator(stateOf(c.Data))
 	if errors.Is(err, fs.ErrPermission) {
 		return errors.New("the administrator's key is readable by root only: run this as root")
 	}

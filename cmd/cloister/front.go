@@ -34,7 +34,7 @@ type frontCommand struct{}
 // Run is the unprivileged process: it owns keys and state and answers clients.
 func (frontCommand) Run(ctx context.Context) error {
 	var order frontOrder
-	report, err := receiveOrder(&order)
+	ctx, report, err := receiveOrder(ctx, &order)
 	if err != nil {
 		return err
 	}
@@ -202,9 +202,10 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 		case <-ctx.Done():
 		}
 	}
-	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), frontPatience-2*time.Second)
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.order.Drain)
 	defer cancel()
 	err = errors.Join(err, f.gateway.Shutdown(draining))
+	f.pipes.Close() // the gateway has, unless it never served
 	f.pool.Close(draining)
 	stop()
 	fromWorkers.Close()

@@ -31,7 +31,8 @@ const (
 //
 //	DIR/id schema slot lock     this file's
 //	DIR/ca.pem ca.p12 endpoint  public: for clients, written when the service answers
-//	DIR/front/                  mode 0700, owned by the front's user: root key, state, artifacts, logs
+//	DIR/front/                  mode 0700, root, so that a user id that another installation has later opens nothing
+//	DIR/front/state/            mode 0700, owned by the front's user: root key, state, artifacts, logs
 //	DIR/worker/                 mode 0700, root: runtime images and the files behind /tmp
 type installation struct {
 	directory string
@@ -52,7 +53,7 @@ func openInstallation(directory string) (*installation, error) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	in := &installation{directory: directory}
-	for _, step := range []func() error{in.lock, in.checkSchema, in.readID, in.claimSlot, in.makeDirectories} {
+	for _, step := range []func() error{in.checkOurs, in.lock, in.checkSchema, in.readID, in.claimID, in.claimSlot, in.makeDirectories} {
 		if err := step(); err != nil {
 			in.close()
 			return nil, err
@@ -64,6 +65,11 @@ func openInstallation(directory string) (*installation, error) {
 func (in *installation) path(name ...string) string {
 	return filepath.Join(append([]string{in.directory}, name...)...)
 }
+
+// state is the front's directory.
+func (in *installation) state() string { return stateOf(in.directory) }
+
+func stateOf(directory string) string { return filepath.Join(directory, "front", "state") }
 
 // tryLock opens and locks a file without waiting.
 func tryLock(path string) (*os.File, error) {
@@ -90,20 +96,28 @@ func (in *installation) lock() error {
 	return nil
 }
 
+// checkOurs refuses a directory that holds something else, before anything is written to it.
+func (in *installation) checkOurs() error {
+	if _, err := os.Lstat(in.path("schema")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(in.directory)
+	if err != nil {
+		return fmt.Errorf("read data directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" && e.Name() != "lost+found" {
+			return fmt.Errorf("%s is not empty and is no Cloister data directory (it holds %s): name a new or empty directory", in.directory, e.Name())
+		}
+	}
+	return nil
+}
+
 // checkSchema refuses a directory that a newer version of Cloister has written, before anything in
-// it is touched, and one that holds something else.
+// it is touched.
 func (in *installation) checkSchema() error {
 	b, err := os.ReadFile(in.path("schema"))
 	if errors.Is(err, fs.ErrNotExist) {
-		entries, err := os.ReadDir(in.directory)
-		if err != nil {
-			return fmt.Errorf("read data directory: %w", err)
-		}
-		for _, e := range entries {
-			if e.Name() != "lock" {
-				return fmt.Errorf("%s is not empty and is no Cloister data directory (it holds %s): name a new or empty directory", in.directory, e.Name())
-			}
-		}
 		return durable.WriteFile(in.path("schema"), []byte(strconv.Itoa(schema)+"\n"), 0o644)
 	}
 	if err != nil {
@@ -137,12 +151,40 @@ func (in *installation) readID() error {
 	return nil
 }
 
+// claimID refuses a second installation with the same id on this host: the copy of a data directory
+// whose original runs. Everything on the host is named by the id, so each would end the other's work.
+func (in *installation) claimID() error {
+	directory := filepath.Join(hostDirectory, "ids")
+	if err := makeHostDirectory(directory); err != nil {
+		return err
+	}
+	f, err := tryLock(filepath.Join(directory, in.id))
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("an installation with the id of %s runs on this host already: this is a copy of its data directory. "+
+			"Stop the original, or remove %s to make the copy an installation of its own", in.directory, in.path("id"))
+	}
+	if err != nil {
+		return fmt.Errorf("claim installation id: %w", err)
+	}
+	in.locks = append(in.locks, f)
+	in.run = filepath.Join(hostDirectory, in.id)
+	return nil
+}
+
+// makeHostDirectory makes a directory below hostDirectory that others can pass through.
+func makeHostDirectory(path string) error {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("make host directory: %w", err)
+	}
+	return nil
+}
+
 // claimSlot takes a range of user ids that no other installation of this host uses, the one it
 // had before if that is free.
 func (in *installation) claimSlot() error {
 	directory := filepath.Join(hostDirectory, "slots")
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return fmt.Errorf("claim user ids: %w", err)
+	if err := makeHostDirectory(directory); err != nil {
+		return err
 	}
 	before := 0
 	if b, err := os.ReadFile(in.path("slot")); err == nil {
@@ -165,11 +207,10 @@ func (in *installation) claimSlot() error {
 }
 
 func (in *installation) makeDirectories() error {
-	in.run = filepath.Join(hostDirectory, in.id)
 	for _, d := range []struct {
 		path string
 		mode fs.FileMode
-	}{{in.run, 0o711}, {filepath.Join(in.run, "front"), 0o755}, {in.path("front"), 0o700}, {in.path("worker"), 0o700}} {
+	}{{in.run, 0o711}, {filepath.Join(in.run, "front"), 0o755}, {in.path("front"), 0o700}, {in.state(), 0o700}, {in.path("worker"), 0o700}} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return fmt.Errorf("make %s: %w", d.path, err)
 		}
@@ -183,18 +224,18 @@ func (in *installation) makeDirectories() error {
 // giveToFront makes the front's user the owner of its state, which it is already unless the slot
 // has changed. Links are changed themselves, never followed.
 func (in *installation) giveToFront() error {
-	front := in.path("front")
-	if info, err := os.Lstat(front); err != nil || info.Sys().(*syscall.Stat_t).Uid == uint32(in.uid) {
+	state := in.state()
+	if info, err := os.Lstat(state); err != nil || info.Sys().(*syscall.Stat_t).Uid == uint32(in.uid) {
 		return err
 	}
-	err := filepath.WalkDir(front, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || path == front {
+	err := filepath.WalkDir(state, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == state {
 			return err
 		}
 		return os.Lchown(path, in.uid, in.uid)
 	})
 	if err == nil { // last, so that a change cut short is done again
-		err = os.Lchown(front, in.uid, in.uid)
+		err = os.Lchown(state, in.uid, in.uid)
 	}
 	if err != nil {
 		return fmt.Errorf("give state to the front's user: %w", err)

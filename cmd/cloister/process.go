@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,9 +27,9 @@ const (
 type child struct {
 	name    string
 	process *os.Process
-	lifetie *os.File // the other end of orderFD: when it closes the child ends
+	order   *os.File // the other end of orderFD: when it closes the child drains and ends
+	pipe    *os.File // the other end of reportFD
 	reports *json.Decoder
-	closers []io.Closer
 	exited  chan struct{} // closed when the process has ended; state is set
 	state   *os.ProcessState
 }
@@ -55,19 +56,20 @@ func spawn(name string, order any, prepare func() error, attributes *syscall.Sys
 		Files: files,
 		Sys:   attributes,
 	})
-	if err == nil {
-		err = json.NewEncoder(orderWrite).Encode(order)
-	}
 	if err != nil {
 		orderWrite.Close()
 		reportRead.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{name: name, process: process, lifetie: orderWrite, reports: json.NewDecoder(reportRead), closers: []io.Closer{orderWrite, reportRead}, exited: make(chan struct{})}
+	c := &child{name: name, process: process, order: orderWrite, pipe: reportRead, reports: json.NewDecoder(reportRead), exited: make(chan struct{})}
 	go func() {
 		c.state, _ = process.Wait()
 		close(c.exited)
 	}()
+	if err := json.NewEncoder(orderWrite).Encode(order); err != nil {
+		c.stop(0)
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
 	return c, nil
 }
 
@@ -88,50 +90,49 @@ func startOnThread(prepare func() error, path string, args []string, attributes 
 	return process, err
 }
 
-// stop asks the child to end, waits, and ends it for certain.
+// stop asks the child to end, by closing its order pipe, waits, and ends it for certain.
 func (c *child) stop(patience time.Duration) {
-	c.process.Signal(syscall.SIGTERM)
+	c.order.Close()
 	select {
 	case <-c.exited:
 	case <-time.After(patience):
 		c.process.Kill()
 		<-c.exited
 	}
-	for _, f := range c.closers {
-		f.Close()
-	}
+	c.pipe.Close()
 }
 
-// receiveOrder is the child's side: it reads its configuration and ends the process when serve
-// is gone, however serve ended. It first closes what must not leak further down.
-func receiveOrder(order any) (report func(any) error, err error) {
+// receiveOrder is the child's side: it reads its configuration. The context ends when serve closes the
+// pipe or is gone, however it ended: that and no signal is the order to drain, because a signal
+// to the whole service (systemd sends one) reaches front and worker at once, and the worker must outlast
+// the calls that the front drains.
+func receiveOrder(ctx context.Context, order any) (_ context.Context, report func(any) error, err error) {
 	if err := hardenProcess(); err != nil {
-		return nil, err
-	}
-	for fd := orderFD; fd < firstFD; fd++ {
-		syscall.CloseOnExec(fd)
-	}
-	if err := unix.CloseRange(orderFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && err != unix.ENOSYS {
-		return nil, fmt.Errorf("close inherited files on exec: %w", err)
+		return nil, nil, err
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(orderFD, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, errors.New("this command is started by \"cloister serve\" and cannot be run by hand")
+		return nil, nil, errors.New("this command is started by \"cloister serve\" and cannot be run by hand")
 	}
+	// No process that this one starts may inherit what serve gave it. Kernels before 5.11 know the call
+	// but not the flag.
+	if err := unix.CloseRange(orderFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		for fd := orderFD; fd < 256; fd++ {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	unix.Umask(0o077)
 	pipe := os.NewFile(orderFD, "order")
-	decoder := json.NewDecoder(pipe)
-	if err := decoder.Decode(order); err != nil {
-		return nil, fmt.Errorf("read order: %w", err)
+	if err := json.NewDecoder(pipe).Decode(order); err != nil {
+		return nil, nil, fmt.Errorf("read order: %w", err)
 	}
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		io.Copy(io.Discard, pipe)
-		syscall.Kill(os.Getpid(), syscall.SIGTERM)
-		time.Sleep(20 * time.Second) // drained or not: without serve nobody supervises this process
-		os.Exit(1)
+		end()
 	}()
 	reports := os.NewFile(reportFD, "reports")
-	encoder := json.NewEncoder(reports)
-	return encoder.Encode, nil
+	return ctx, json.NewEncoder(reports).Encode, nil
 }
 
 // errReported ends a child whose error serve has been told and will print.

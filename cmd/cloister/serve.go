@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,20 +21,24 @@ import (
 	"cloister/internal/durable"
 )
 
-// Patience with a process that was asked to end: running invocations are drained.
+// Patience with processes.
 const (
-	frontPatience  = 30 * time.Second
-	workerPatience = 15 * time.Second
+	endPatience    = 10 * time.Second // of a front, after it has drained
+	workerPatience = 15 * time.Second // of a worker, which is asked when no call is left
 	startPatience  = 2 * time.Minute
 )
 
+// standardMinimum is the isolation below which nothing is used unless it was named.
+const standardMinimum = "gvisor"
+
 type serveCommand struct {
-	Data             string `required:"" type:"path" placeholder:"DIR" help:"Data directory; made if it does not exist."`
-	Listen           string `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Address for clients; port 0 takes a free one (${default})."`
-	Isolation        string `default:"auto" enum:"auto,microvm,gvisor,native" help:"How environments are closed off: auto, microvm, gvisor or native (${default})."`
-	MinimumIsolation string `name:"minimum-isolation" default:"" enum:",microvm,gvisor,native" help:"Refuse to start below this level; gvisor unless --isolation names a weaker one."`
-	Region           string `default:"us-east-1" help:"Region of the installation (${default})."`
-	Verbose          bool   `help:"Log every call."`
+	Data             string        `required:"" type:"path" placeholder:"DIR" help:"Data directory; made if it does not exist."`
+	Listen           string        `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Address for clients; port 0 takes a free one (${default})."`
+	Isolation        string        `default:"auto" enum:"auto,microvm,gvisor,native" help:"How environments are closed off: auto, microvm, gvisor or native (${default})."`
+	MinimumIsolation string        `name:"minimum-isolation" default:"" enum:",microvm,gvisor,native" help:"Refuse to start below this level; gvisor unless --isolation names a weaker one."`
+	Region           string        `default:"us-east-1" help:"Region of the installation (${default})."`
+	Drain            time.Duration `default:"60s" help:"How long running calls may take to end after SIGTERM (${default})."`
+	Verbose          bool          `help:"Log every call."`
 }
 
 // frontOrder is the configuration of the front process.
@@ -43,6 +48,7 @@ type frontOrder struct {
 	WorkerSocket string
 	Host         string // that clients use, for the certificate
 	Region       string
+	Drain        time.Duration
 	Verbose      bool
 }
 
@@ -77,8 +83,9 @@ func (c *serveCommand) Run(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("serve must run as root: it makes namespaces, cgroups and mounts. Its front drops to an unprivileged user by itself")
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core dumps: %w", err)
+	unix.Umask(0o022) // whatever the caller's is: the front must pass through what is made here
+	if err := hardenProcess(); err != nil {
+		return err
 	}
 	in, err := openInstallation(c.Data)
 	if err != nil {
@@ -132,7 +139,7 @@ type supervisor struct {
 
 	clients, fromWorkers, fromFront *os.File // listening sockets
 	port                            int
-	front, worker                   *child
+	front, worker                   *child // each owned by its keeper while supervise runs
 	ca, trustStore                  []byte
 	isolation                       string
 }
@@ -160,7 +167,7 @@ func (s *supervisor) open() error {
 
 func (s *supervisor) close() {
 	if s.front != nil {
-		s.front.stop(frontPatience)
+		s.front.stop(s.command.Drain + endPatience)
 	}
 	if s.worker != nil {
 		s.worker.stop(workerPatience)
@@ -174,22 +181,24 @@ func (s *supervisor) close() {
 
 // startBoth starts the front up to where its keys exist, then the worker, which needs the public
 // one, and waits until the front has the worker and answers.
-func (s *supervisor) startBoth(ctx context.Context) error {
+func (s *supervisor) startBoth(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	if err := s.startFront(ctx); err != nil {
+	if s.front, err = s.startFront(ctx); err != nil {
 		return err
 	}
-	if err := s.startWorker(ctx); err != nil {
+	if s.worker, err = s.startWorker(ctx); err != nil {
 		return err
 	}
-	return s.awaitFront(ctx)
+	return receiveReport(ctx, s.front, new(frontReport))
 }
 
-func (s *supervisor) startFront(ctx context.Context) error {
+// startFront returns a front that has its keys. It answers clients, and says so in another report, when
+// it has found the worker.
+func (s *supervisor) startFront(ctx context.Context) (*child, error) {
 	credential, err := s.authority.Issue(channel.Front)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	host, _, _ := net.SplitHostPort(s.command.Listen)
 	visible := filepath.Join(s.in.run, "front")
@@ -199,27 +208,24 @@ func (s *supervisor) startFront(ctx context.Context) error {
 		WorkerSocket: s.in.socket("worker"),
 		Host:         clientHost(host),
 		Region:       s.command.Region,
+		Drain:        s.command.Drain,
 		Verbose:      s.command.Verbose,
 	}
 	id := uint32(s.in.uid)
-	s.front, err = spawn("front", order,
-		func() error { return enterFrontView(s.in.path("front"), visible) },
+	front, err := spawn("front", order,
+		func() error { return enterFrontView(s.in.state(), visible) },
 		&syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: id, Gid: id}},
 		s.clients, s.fromWorkers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var report frontReport
-	if err := receiveReport(ctx, s.front, &report); err != nil {
-		return err
+	if err := receiveReport(ctx, front, &report); err != nil {
+		front.stop(0)
+		return nil, err
 	}
 	s.ca, s.trustStore = report.CA, report.TrustStore
-	return nil
-}
-
-// awaitFront waits until the front answers clients.
-func (s *supervisor) awaitFront(ctx context.Context) error {
-	return receiveReport(ctx, s.front, new(frontReport))
+	return front, nil
 }
 
 // enterFrontView gives the calling thread a mount namespace in which the state directory appears at a
@@ -251,10 +257,11 @@ func enterFrontView(state, visible string) error {
 	return nil
 }
 
-func (s *supervisor) startWorker(ctx context.Context) error {
+// startWorker returns a worker that has chosen its isolation.
+func (s *supervisor) startWorker(ctx context.Context) (*child, error) {
 	credential, err := s.authority.Issue(channel.Worker)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	order := workerOrder{
 		Credential:       credential,
@@ -269,15 +276,17 @@ func (s *supervisor) startWorker(ctx context.Context) error {
 		MinimumIsolation: s.command.minimum(),
 		Verbose:          s.command.Verbose,
 	}
-	if s.worker, err = spawn("worker", order, nil, &syscall.SysProcAttr{Setpgid: true}, s.fromFront); err != nil {
-		return err
+	worker, err := spawn("worker", order, nil, &syscall.SysProcAttr{Setpgid: true}, s.fromFront)
+	if err != nil {
+		return nil, err
 	}
 	var report workerReport
-	if err := receiveReport(ctx, s.worker, &report); err != nil {
-		return err
+	if err := receiveReport(ctx, worker, &report); err != nil {
+		worker.stop(0)
+		return nil, err
 	}
 	s.isolation = report.Isolation
-	return nil
+	return worker, nil
 }
 
 // minimum is the lowest level that may be used. Whoever names a weaker backend has lowered it.
@@ -288,7 +297,7 @@ func (c *serveCommand) minimum() string {
 	if c.Isolation == "native" {
 		return "native"
 	}
-	return "gvisor"
+	return standardMinimum
 }
 
 // receiveReport waits for the next report of a child.
@@ -327,36 +336,63 @@ func (s *supervisor) publish(endpoint string) error {
 	)
 }
 
-// supervise restarts a process that dies and drains both when ctx ends: the front first, so that
-// running invocations still have their worker.
+// supervise restarts a process that dies, until ctx ends. The two are kept apart: a front that waits for
+// a worker must not keep the worker from being started.
 func (s *supervisor) supervise(ctx context.Context) error {
-	pause := 100 * time.Millisecond
+	var keepers sync.WaitGroup
+	keepers.Go(func() { s.keep(ctx, &s.front, s.startFront) })
+	keepers.Go(func() { s.keep(ctx, &s.worker, s.startWorker) })
+	<-ctx.Done()
+	s.logger.Info("draining", "patience", s.command.Drain)
+	s.clients.Close() // the front has its own: when that closes, new clients are refused and not kept waiting
+	keepers.Wait()
+	return nil // close stops the front, and then the worker, which running calls need
+}
+
+// keep restarts one process whenever it has ended: at once, or after growing pauses if it keeps ending.
+func (s *supervisor) keep(ctx context.Context, current **child, start func(context.Context) (*child, error)) {
+	var pause time.Duration
 	for {
-		started := time.Now()
-		var err error
+		began, c := time.Now(), *current
+		go s.logReports(c)
 		select {
 		case <-ctx.Done():
-			s.logger.Info("draining")
-			return nil // close stops the front, then the worker
-		case <-s.front.exited:
-			s.logger.Error("front ended, starting another", "state", s.front.state.String())
-			if err = s.startFront(ctx); err == nil {
-				err = s.awaitFront(ctx)
+			return
+		case <-c.exited:
+		}
+		s.logger.Error("process ended, starting another", "name", c.name, "state", c.state.String())
+		c.stop(0)
+		if time.Since(began) > time.Minute {
+			pause = 0
+		}
+		for *current == c {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
 			}
-		case <-s.worker.exited:
-			s.logger.Error("worker ended, starting another", "state", s.worker.state.String())
-			err = s.startWorker(ctx)
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+			limit, cancel := context.WithTimeout(ctx, startPatience)
+			next, err := start(limit)
+			cancel()
+			if err == nil {
+				*current = next
+			} else if ctx.Err() == nil {
+				s.logger.Error("process not started", "name", c.name, "error", err)
+			}
 		}
-		if err != nil && ctx.Err() == nil {
-			s.logger.Error("restart did not succeed", "error", err)
+	}
+}
+
+// logReports logs what a process reports after its start: why it ended.
+func (s *supervisor) logReports(c *child) {
+	for {
+		var report struct{ Error string }
+		if err := c.reports.Decode(&report); err != nil {
+			return
 		}
-		if time.Since(started) > time.Minute {
-			pause = 100 * time.Millisecond
-		}
-		select {
-		case <-time.After(pause):
-			pause = min(2*pause, 5*time.Second)
-		case <-ctx.Done():
+		if report.Error != "" {
+			s.logger.Error("process failed", "name", c.name, "error", report.Error)
 		}
 	}
 }

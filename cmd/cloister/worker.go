@@ -25,7 +25,7 @@ type workerCommand struct{}
 // until it is asked to end.
 func (workerCommand) Run(ctx context.Context) error {
 	var order workerOrder
-	report, err := receiveOrder(&order)
+	ctx, report, err := receiveOrder(ctx, &order)
 	if err != nil {
 		return err
 	}
@@ -142,6 +142,9 @@ func chooseBackend(ctx context.Context, order workerOrder, logger *slog.Logger) 
 		if err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s: %v", c.level, err))
 			continue
+		}
+		if standard := parseLevel(standardMinimum); c.level < standard {
+			logger.Warn("isolation is below the standard minimum: environments share this host's kernel", "isolation", c.level.String(), "minimum", standard.String())
 		}
 		if minimum := parseLevel(order.MinimumIsolation); c.level < minimum {
 			backend.Close()

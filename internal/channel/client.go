@@ -47,6 +47,9 @@ func (c *Client) Call(ctx context.Context, kind Kind, request any, body []byte, 
 	reply, err := conn.roundTrip(kind, request, body, answer)
 	if !stop() {
 		conn.Close()
+		if err == nil {
+			return reply, nil // the answer was first
+		}
 		return nil, context.Cause(ctx)
 	}
 	c.Release(conn)
@@ -59,7 +62,7 @@ func (c *Conn) roundTrip(kind Kind, request any, body []byte, answer any) ([]byt
 	}
 	got, reply, err := c.Receive(answer)
 	if err == nil && got != Done {
-		c.broken = true
+		c.broken.Store(true)
 		return nil, fmt.Errorf("channel: answer of unexpected kind %d", got)
 	}
 	return reply, err
@@ -68,17 +71,9 @@ func (c *Conn) roundTrip(kind Kind, request any, body []byte, answer any) ([]byt
 // Open returns an authenticated connection for an exchange of more than one frame. The caller
 // gives it back with Release, or closes it.
 func (c *Client) Open(ctx context.Context) (*Conn, error) {
-	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
-		conn := c.idle[n-1]
-		c.idle = c.idle[:n-1]
-		c.mu.Unlock()
-		return conn, nil
-	}
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
-		return nil, net.ErrClosed
+	conn, err := c.takeIdle()
+	if conn != nil || err != nil {
+		return conn, err
 	}
 	raw, err := c.dial(ctx)
 	if err != nil {
@@ -94,10 +89,28 @@ func (c *Client) Open(ctx context.Context) (*Conn, error) {
 	return &Conn{stream: stream}, nil
 }
 
+// takeIdle returns the connection that was used last and is still open, or nil if there is none.
+func (c *Client) takeIdle() (*Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n := len(c.idle); n > 0; n = len(c.idle) {
+		conn := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		if conn.open() {
+			return conn, nil
+		}
+		go conn.Close() // writes a TLS alert, which may block
+	}
+	if c.closed {
+		return nil, net.ErrClosed
+	}
+	return nil, nil
+}
+
 // Release keeps conn for a later exchange, unless a send or receive on it has failed.
 func (c *Client) Release(conn *Conn) {
 	c.mu.Lock()
-	keep := !conn.broken && !c.closed && len(c.idle) < maxIdle
+	keep := !conn.broken.Load() && !c.closed && len(c.idle) < maxIdle
 	if keep {
 		c.idle = append(c.idle, conn)
 	}

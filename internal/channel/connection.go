@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 )
 
 // Bounds of one frame. A body holds at most one payload of an invocation, or a piece of an image.
@@ -45,7 +47,7 @@ func (e *RemoteError) Error() string { return e.Operation + ": " + e.Message }
 type Conn struct {
 	stream *tls.Conn
 	head   [frameHead]byte
-	broken bool // a send or receive failed: the connection is not used again
+	broken atomic.Bool // a send or receive failed: the connection is not used again
 }
 
 // frames holds buffers in which a frame is put together, so that it leaves in one write.
@@ -77,7 +79,7 @@ func (c *Conn) Send(kind Kind, header any, body []byte) error {
 	binary.BigEndian.PutUint32(b[1:], uint32(headerBytes))
 	binary.BigEndian.PutUint32(b[5:], uint32(len(body)))
 	if _, err := c.stream.Write(b); err != nil {
-		c.broken = true
+		c.broken.Store(true)
 		return fmt.Errorf("send frame: %w", err)
 	}
 	return nil
@@ -99,7 +101,7 @@ func (c *Conn) Receive(header any) (Kind, []byte, error) {
 	}
 	if header != nil && len(raw) > 0 {
 		if bad := json.Unmarshal(raw, header); bad != nil {
-			c.broken = true
+			c.broken.Store(true)
 			return 0, nil, fmt.Errorf("decode frame: %w", bad)
 		}
 	}
@@ -109,7 +111,7 @@ func (c *Conn) Receive(header any) (Kind, []byte, error) {
 // receive reads one frame without decoding its header.
 func (c *Conn) receive() (Kind, json.RawMessage, []byte, error) {
 	if _, err := io.ReadFull(c.stream, c.head[:]); err != nil {
-		c.broken = true
+		c.broken.Store(true)
 		if errors.Is(err, io.EOF) {
 			return 0, nil, nil, io.EOF // between frames: the other side is done with the connection
 		}
@@ -117,12 +119,12 @@ func (c *Conn) receive() (Kind, json.RawMessage, []byte, error) {
 	}
 	headerBytes, bodyBytes := binary.BigEndian.Uint32(c.head[1:]), binary.BigEndian.Uint32(c.head[5:])
 	if headerBytes > MaxHeaderBytes || bodyBytes > MaxBodyBytes {
-		c.broken = true
+		c.broken.Store(true)
 		return 0, nil, nil, fmt.Errorf("receive frame: %d header and %d body bytes exceed the bounds", headerBytes, bodyBytes)
 	}
 	b := make([]byte, headerBytes+bodyBytes)
 	if _, err := io.ReadFull(c.stream, b); err != nil {
-		c.broken = true
+		c.broken.Store(true)
 		return 0, nil, nil, fmt.Errorf("receive frame: %w", err)
 	}
 	return Kind(c.head[0]), b[:headerBytes:headerBytes], b[headerBytes:], nil
@@ -130,12 +132,33 @@ func (c *Conn) receive() (Kind, json.RawMessage, []byte, error) {
 
 // Stream gives the connection away as plain bytes, for a pipe. It is not used for frames again.
 func (c *Conn) Stream() net.Conn {
-	c.broken = true
+	c.broken.Store(true)
 	return c.stream
+}
+
+// open says whether an idle connection still has its other end: nothing is to be read from it, not
+// even its end. It costs one system call and saves an exchange from a peer that has restarted.
+func (c *Conn) open() bool {
+	raw, ok := c.stream.NetConn().(syscall.Conn)
+	if !ok {
+		return true
+	}
+	control, err := raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	quiet := false
+	err = control.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = err == syscall.EAGAIN
+		return true
+	})
+	return err == nil && quiet
 }
 
 // Close ends the connection.
 func (c *Conn) Close() error {
-	c.broken = true
+	c.broken.Store(true)
 	return c.stream.Close()
 }

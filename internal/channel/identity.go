@@ -61,7 +61,7 @@ func NewAuthority(installation string) (*Authority, error) {
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "Cloister channel authority " + installation},
-		NotBefore:             time.Now().Add(-time.Hour),
+		NotBefore:             time.Now().AddDate(-10, 0, 0),
 		NotAfter:              time.Now().AddDate(10, 0, 0),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -92,7 +92,7 @@ func (a *Authority) Issue(role Role) (Credential, error) {
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: string(role)},
 		URIs:         []*url.URL{peerURI(a.installation, role)},
-		NotBefore:    time.Now().Add(-time.Hour),
+		NotBefore:    time.Now().AddDate(-10, 0, 0),
 		NotAfter:     a.certificate.NotAfter,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

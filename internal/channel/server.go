@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 )
 
 // A Request is the first frame of an exchange.
@@ -60,6 +61,9 @@ func NewServer(own Credential, peer Role, handler Handler, logger *slog.Logger) 
 	return &Server{config: config, handler: handler, logger: logger, ctx: ctx, cancel: cancel, conns: map[net.Conn]struct{}{}}, nil
 }
 
+// acceptPause is waited after a failed accept.
+const acceptPause = 50 * time.Millisecond
+
 // Serve accepts connections until l is closed, and then returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	for {
@@ -67,8 +71,14 @@ func (s *Server) Serve(l net.Listener) error {
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("accept channel connection: %w", err)
+		if err != nil { // no descriptors left, for one: it passes
+			s.logger.Error("channel connection not accepted", "error", err)
+			select {
+			case <-time.After(acceptPause):
+				continue
+			case <-s.ctx.Done():
+				return nil
+			}
 		}
 		if !s.add(raw) {
 			raw.Close()

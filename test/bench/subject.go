@@ -159,7 +159,7 @@ func (s *subject) start(f *floor.Floor, folder string) (*exec.Cmd, error) {
 	}
 	c := exec.Command(command[0], command[1:]...)
 	c.Env = []string{
-		"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "_HANDLER=app.handler", "LAMBDA_TASK_ROOT=" + root, "AWS_REGION=us-east-1",
+		"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", "_HANDLER=app.handler", "LAMBDA_TASK_ROOT=" + root, "AWS_REGION=us-east-1",
 		"AWS_LAMBDA_FUNCTION_NAME=echo", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1769", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/echo", "AWS_LAMBDA_LOG_STREAM_NAME=floor",
 		"AWS_LAMBDA_RUNTIME_API=" + f.RuntimeAPI.Addr().String(),

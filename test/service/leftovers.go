@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Leftovers lists what an installation with this id still has on the host: processes, mounts,
-// cgroups, loop devices, sockets. Every such resource carries the id in its name, or is held
-// by a process whose command line, root or cgroup does.
+// Leftovers lists what an installation with this id still has on the host: mounts, cgroups, loop
+// devices, its directory for sockets, processes in its cgroups, and a front or worker, which is known by the
+// mounts that it sees or the sockets' directory that it has.
 func Leftovers(id string) []string {
 	var left []string
 	add := func(kind, what string) { left = append(left, kind+" "+what) }
@@ -39,7 +39,9 @@ func Leftovers(id string) []string {
 	for _, p := range processes {
 		command, _ := os.ReadFile(filepath.Join(p, "cmdline"))
 		groups, _ := os.ReadFile(filepath.Join(p, "cgroup"))
-		if bytes.Contains(groups, []byte(id)) {
+		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
+		ours := bytes.HasPrefix(command, []byte("cloister\x00")) && bytes.Contains(mounts, []byte("/run/cloister/"+id))
+		if ours || bytes.Contains(groups, []byte(id)) {
 			add("process", p+" "+string(bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
 		}
 	}
