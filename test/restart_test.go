@@ -40,6 +40,18 @@ func children(t *testing.T, s *service.Service) map[string]int {
 	return found
 }
 
+// sandboxes are the names of the service's sandboxes, parked ones included.
+func sandboxes(s *service.Service) map[string]bool {
+	names := map[string]bool{}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
+	for _, g := range groups {
+		if info, err := os.Stat(g); err == nil && info.IsDir() {
+			names[filepath.Base(g)] = true
+		}
+	}
+	return names
+}
+
 func TestASecondStartFindsEverythingAlsoAfterAKill(t *testing.T) {
 	data := t.TempDir()
 	s := start(t, func(c *service.Config) { c.Data = data })
@@ -165,14 +177,7 @@ func TestACallerWhoHangsUpLeavesNoEnvironmentBehind(t *testing.T) {
 	for range 2 {
 		s.AWS(t.Context(), "--cli-read-timeout", "1", "lambda", "invoke", "--function-name", "slow", filepath.Join(t.TempDir(), "answer"))
 	}
-	environments := func() int {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
-		names := map[string]bool{}
-		for _, g := range groups {
-			names[filepath.Base(g)] = true
-		}
-		return len(names)
-	}
+	environments := func() int { return len(sandboxes(s)) }
 	time.Sleep(5 * time.Second)
 	before := environments()
 	must(t)(s.AWS(t.Context(), "lambda", "delete-function", "--function-name", "slow"))
@@ -331,10 +336,7 @@ func TestAStopWaitsForRunningInvocations(t *testing.T) {
 		failed <- err
 	}()
 	// The invocation has begun when its environment exists.
-	eventually(t, "the function was not started", func() bool {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
-		return len(groups) > 0
-	})
+	eventually(t, "the function was not started", func() bool { return len(sandboxes(s)) > 0 })
 	time.Sleep(time.Second)
 	if err := s.Stop(); err != nil {
 		t.Errorf("SIGTERM during an invocation: %v", err)

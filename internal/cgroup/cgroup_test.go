@@ -159,7 +159,7 @@ func TestAFrozenGroupStandsStillUntilItIsThawed(t *testing.T) {
 			if after := processTime(t, c.Process.Pid); after != before {
 				t.Errorf("it ran for %s ticks while frozen", after)
 			}
-			if err := g.Thaw(t.Context()); err != nil {
+			if err := g.Thaw(); err != nil {
 				t.Fatal(err)
 			}
 			stdout.(*os.File).SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -222,7 +222,7 @@ func TestAGroupFreezesWhileItsProcessesFork(t *testing.T) {
 				if err := g.Freeze(ctx); err != nil {
 					t.Fatal(err)
 				}
-				if err := g.Thaw(ctx); err != nil {
+				if err := g.Thaw(); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Millisecond)

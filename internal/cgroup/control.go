@@ -17,15 +17,15 @@ const errBusy = unix.EBUSY
 // Freeze stops every process of the group and returns when all of them stand still. A process
 // that is born meanwhile is stopped too.
 func (g *Group) Freeze(ctx context.Context) error {
-	if err := g.set(ctx, freeze); err != nil {
+	if err := g.freeze(ctx); err != nil {
 		return fmt.Errorf("freeze: %w", err)
 	}
 	return nil
 }
 
-// Thaw lets the processes run on.
-func (g *Group) Thaw(ctx context.Context) error {
-	if err := g.set(ctx, thaw); err != nil {
+// Thaw lets the processes run on. It does not wait for the first one to do so.
+func (g *Group) Thaw() error {
+	if err := g.write(thaw); err != nil {
 		return fmt.Errorf("thaw: %w", err)
 	}
 	return nil
@@ -46,36 +46,34 @@ func (g *Group) write(f freezing) error {
 	return write(filepath.Join(g.unified, "cgroup.freeze"), map[freezing]string{freeze: "1", thaw: "0"}[f])
 }
 
-// set freezes or thaws and waits until it is so.
-func (g *Group) set(ctx context.Context, f freezing) error {
+func (g *Group) freeze(ctx context.Context) error {
 	if g.unified == "" {
-		return poll(ctx, func() (bool, error) { return g.setV1(f) })
+		return poll(ctx, g.freezeV1)
 	}
-	if err := g.write(f); err != nil {
+	if err := g.write(freeze); err != nil {
 		return err
 	}
 	return poll(ctx, func() (bool, error) {
 		frozen, err := field(filepath.Join(g.unified, "cgroup.events"), "frozen")
-		return err != nil || (frozen == 1) == bool(f), err
+		return err != nil || frozen == 1, err
 	})
 }
 
-// setV1 makes one attempt. In version 1 a process that waits for the child it made with vfork cannot be
-// frozen once that child is; the group then stays half frozen for ever, unless all of it
+// freezeV1 makes one attempt. In version 1 a process that waits for the child it made with vfork cannot
+// be frozen once that child is; the group then stays half frozen for ever, unless all of it
 // may run on for a moment.
-func (g *Group) setV1(f freezing) (bool, error) {
-	if err := g.write(f); err != nil {
+func (g *Group) freezeV1() (bool, error) {
+	if err := g.write(freeze); err != nil {
 		return true, err
 	}
 	b, err := os.ReadFile(filepath.Join(g.v1[freezer], "freezer.state"))
 	if err != nil {
 		return true, err
 	}
-	state := strings.TrimSpace(string(b))
-	if state == "FREEZING" {
-		return false, g.write(thaw)
+	if strings.TrimSpace(string(b)) == "FROZEN" {
+		return true, nil
 	}
-	return (state == "FROZEN") == bool(f), nil
+	return false, g.write(thaw)
 }
 
 // Kill ends every process of the group, those too that are born meanwhile, and returns when none

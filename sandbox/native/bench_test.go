@@ -47,10 +47,7 @@ func BenchmarkColdStart(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	holder, err := backend.Park(ctx, images.Class)
-	check(err)
-	defer func() { check(holder.Destroy(ctx)) }()
-	check(holder.Attach(ctx, images.Code, sandboxtest.Limits))
+	backend.images.maxIdle = 1 << 30 // as a worker does
 	for b.Loop() {
 		begin := time.Now()
 		c := exec.Command(binary, "count", listener.Addr().String())
@@ -92,7 +89,9 @@ func BenchmarkColdStart(b *testing.B) {
 		unparked = append(unparked, time.Since(begin))
 		check(s.Destroy(ctx))
 	}
-	for name, d := range map[string][]time.Duration{"plain": plain, "attach": attached, "parked": parked, "unparked": unparked, "park": park, "restart": restart, "destroy": destroy} {
+	for name, d := range map[string][]time.Duration{
+		"plain": plain, "attach": attached, "parked": parked, "unparked": unparked, "park": park, "restart": restart, "destroy": destroy,
+	} {
 		b.ReportMetric(milliseconds(median(d)), name+"-ms")
 		b.ReportMetric(milliseconds(slices.Min(d)), name+"-min-ms")
 	}
@@ -155,4 +154,19 @@ func available(b *testing.B) int {
 		b.Fatal(err)
 	}
 	return n
+}
+
+// BenchmarkFreezeAndThaw is what an idle environment costs around each invocation.
+func BenchmarkFreezeAndThaw(b *testing.B) {
+	backend, images := newBackend(b), sandboxtest.Build(b)
+	c := attachCell(b, backend, images)
+	sandboxtest.Start(b, c, "serve").Line(b)
+	for b.Loop() {
+		if err := c.Freeze(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Thaw(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

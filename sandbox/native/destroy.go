@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// maxDestroy bounds Destroy where its context does not.
+// maxDestroy bounds KillAll and Destroy where their context does not.
 const maxDestroy = 30 * time.Second
 
 // KillAll ends every process, but not the sandbox.
@@ -17,6 +17,8 @@ func (c *cell) KillAll(ctx context.Context) error {
 		return err
 	}
 	defer end()
+	ctx, cancel := context.WithTimeout(ctx, maxDestroy)
+	defer cancel()
 	c.mu.Lock()
 	waiting := c.waiting
 	c.waiting = nil

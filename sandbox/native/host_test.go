@@ -1,13 +1,18 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,10 +109,110 @@ func checkResourceLimits(t testing.TB, pid int) {
 		got[name] = strings.Join(rest[:2], " ")
 	}
 	for name, want := range map[string]string{
-		"Max open files": "128 128", "Max core file size": "0 0", "Max nice priority": "0 0", "Max realtime priority": "0 0", "Max locked memory": "65536 65536",
+		"Max open files": "128 128", "Max core file size": "1 1", "Max nice priority": "0 0", "Max realtime priority": "0 0", "Max locked memory": "65536 65536",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, not %q", name, got[name], want)
+		}
+	}
+}
+
+func TestNothingOfTheWorkerIsInherited(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	// A worker that was started carelessly: by nohup, from a shell with open files, in groups.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	leaked, err := unix.Dup(int(r.Fd())) // without close-on-exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(leaked)
+	groups, err := unix.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setgroups([]int{4, 24}); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setgroups(groups)
+	signal.Ignore(unix.SIGHUP, unix.SIGUSR1)
+	defer signal.Reset(unix.SIGHUP, unix.SIGUSR1)
+	defer unix.Umask(unix.Umask(0))
+	t.Setenv("CLOISTER_SECRET", "of the worker")
+
+	c := attachCell(t, b, images)
+	for range 2 { // the one from Park, and a fresh one
+		sandboxtest.Start(t, c, "serve").Line(t) // its Go runtime has settled
+	}
+	for _, pid := range pids(c) {
+		status := fileText(t, pid, "status")
+		for _, line := range []string{"Groups:\t \n", "SigBlk:\t0000000000000000\n", "SigIgn:\t0000000000000000\n", "Umask:\t0022\n"} {
+			if !strings.Contains(status, line) {
+				t.Errorf("there is no %q in\n%s", line, status)
+			}
+		}
+		if session, err := unix.Getsid(pid); err != nil || session != pid {
+			t.Errorf("process %d is in session %d, %v", pid, session, err)
+		}
+		if environment := fileText(t, pid, "environ"); environment != "" {
+			t.Errorf("the environment is %q", environment)
+		}
+		for _, root := range []string{"root", "cwd"} {
+			if target, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, root)); err != nil || root == "root" && target != "/" || root == "cwd" && target != "/var/task" {
+				t.Errorf("%s is %s, %v", root, target, err)
+			}
+		}
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(fd)
+			// The Go runtime of the probe opens a poller and looks for its CPU limit.
+			own := strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "/proc/")
+			if number, _ := strconv.Atoi(filepath.Base(fd)); err == nil && number > 2 && !own {
+				t.Errorf("descriptor %d is %s", number, target)
+			}
+		}
+	}
+}
+
+func TestEveryMountIsAsTightAsItCanBe(t *testing.T) {
+	b, images := newBackend(t), sandboxtest.Build(t)
+	var i sandboxtest.Identity
+	sandboxtest.Start(t, attachCell(t, b, images), "identity").Answer(t, &i)
+	want := map[string]string{ // of those that are not "ro nosuid nodev noexec"
+		"/": "ro nosuid nodev", "/var/task": "ro nosuid nodev", "/tmp": "rw nosuid nodev", "/dev": "ro nosuid noexec", "/proc": "rw nosuid nodev noexec",
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(i.MountInfo) {
+		fields := strings.Fields(line)
+		target, source := fields[4], fields[len(fields)-2]
+		seen[target] = true
+		var flags []string
+		for _, f := range strings.Split(fields[5], ",") {
+			if f != "relatime" {
+				flags = append(flags, f)
+			}
+		}
+		expected := cmp.Or(want[target], "ro nosuid nodev noexec")
+		if source == "dev" && target != "/dev" && strings.HasSuffix(fields[3], "/null") {
+			expected = "ro nosuid noexec" // covered by the null device
+		}
+		if got := strings.Join(flags, " "); got != expected {
+			t.Errorf("%s is %q, not %q", target, got, expected)
+		}
+		if !slices.Contains([]string{"image", "tmp", "dev", "proc"}, source) {
+			t.Errorf("%s shows its source %q", target, source)
+		}
+	}
+	for _, target := range append(slices.Collect(maps.Keys(want)), "/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/cmdline", "/proc/kallsyms", "/proc/keys") {
+		if !seen[target] {
+			t.Errorf("%s is not a mount", target)
 		}
 	}
 }
@@ -168,6 +273,39 @@ func TestOneMountServesAllThatNameTheKey(t *testing.T) {
 	}
 	if n := b.images.mounted(); n != 0 {
 		t.Errorf("%d images are mounted with no sandbox left", n)
+	}
+	awaitNoLoops(t, b.mark())
+}
+
+func TestUnusedImagesStayMountedAsLongAsThereIsRoom(t *testing.T) {
+	images := sandboxtest.Build(t)
+	config := testConfig(t)
+	code := images.Code[0].Image
+	config.IdleImageBytes = images.Class.Root.Size + 2*code.Size
+	b, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		c := parkCell(t, b, images.Class)
+		code.Key = fmt.Sprint("version ", i)
+		if err := c.Attach(testContext(t), []sandbox.Mount{{Target: "/var/task", Image: code}}, sandboxtest.Limits); err != nil {
+			t.Fatal(err)
+		}
+		var files map[string]string
+		sandboxtest.Start(t, c, "list", "/var/task").Answer(t, &files)
+		if len(files) != 4 {
+			t.Errorf("the code is %v", files)
+		}
+		destroyCell(t, c)
+	}
+	for key, want := range map[string]bool{"root": true, "version 0": false, "version 1": false, "version 2": true, "version 3": true} {
+		if b.images.byKey[key] != nil != want {
+			t.Errorf("%s is mounted: %v", key, !want)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
 	}
 	awaitNoLoops(t, b.mark())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -24,9 +25,13 @@ type images struct {
 	namespace *mount.Namespace
 	name      string // begins the names of the loop devices
 
-	mu     sync.Mutex // never held while mounting
-	byKey  map[string]*image
-	serial int
+	maxIdle int64 // bytes of images without users that stay mounted
+
+	mu        sync.Mutex // never held while mounting
+	byKey     map[string]*image
+	idle      []*image // of byKey, without users; the longest unused first
+	idleBytes int64
+	serial    int
 }
 
 // An image is mounted at path in the namespace once ready is closed without err.
@@ -39,12 +44,12 @@ type image struct {
 	users int   // guarded by images.mu
 }
 
-func newImages(name string) (*images, error) {
+func newImages(name string, maxIdle int64) (*images, error) {
 	namespace, err := mount.NewNamespace(nil)
 	if err != nil {
 		return nil, err
 	}
-	return &images{namespace: namespace, name: name, byKey: map[string]*image{}}, nil
+	return &images{namespace: namespace, name: name, maxIdle: maxIdle, byKey: map[string]*image{}}, nil
 }
 
 // acquire mounts the image unless another sandbox has it mounted. The caller must release it.
@@ -59,11 +64,19 @@ func (m *images) acquire(ctx context.Context, wanted sandbox.Image) (*image, err
 		i = &image{key: wanted.Key, size: wanted.Size, path: "/image-" + strconv.Itoa(m.serial), ready: make(chan struct{})}
 		m.byKey[wanted.Key] = i
 	}
+	if n := slices.Index(m.idle, i); n >= 0 {
+		m.idle = slices.Delete(m.idle, n, n+1)
+		m.idleBytes -= i.size
+	}
 	i.users++
 	m.mu.Unlock()
 
 	if !shared {
-		i.err = m.mount(i, wanted)
+		if i.err = m.mount(i, wanted); i.err != nil {
+			m.mu.Lock()
+			delete(m.byKey, i.key) // the next one tries again
+			m.mu.Unlock()
+		}
 		close(i.ready)
 	}
 	err := ctx.Err()
@@ -108,22 +121,34 @@ func (m *images) mount(i *image, wanted sandbox.Image) error {
 	})
 }
 
-// release gives one use up. The last one unmounts the image, once no sandbox's own mount of it
-// is left.
+// release gives one use up. An image without users stays mounted as long as there is room for
+// idle ones: the next sandbox that wants it finds its pages in memory.
 func (m *images) release(i *image) error {
 	m.mu.Lock()
 	i.users--
-	last := i.users == 0
-	if last {
-		delete(m.byKey, i.key)
+	if i.users == 0 && i.err == nil { // the one who mounts is a user until err is known
+		m.idle = append(m.idle, i)
+		m.idleBytes += i.size
+	}
+	var leaving []*image
+	for len(m.idle) > 0 && m.idleBytes > m.maxIdle {
+		oldest := m.idle[0]
+		m.idle = m.idle[1:]
+		m.idleBytes -= oldest.size
+		delete(m.byKey, oldest.key)
+		leaving = append(leaving, oldest)
 	}
 	m.mu.Unlock()
-	if !last {
-		return nil
+	var failed []error
+	for _, i := range leaving {
+		failed = append(failed, m.unmount(i))
 	}
-	if <-i.ready; i.err != nil {
-		return nil
-	}
+	return errors.Join(failed...)
+}
+
+// unmount takes an image out of the namespace. Its file system ends once no sandbox's own mount of
+// it is left.
+func (m *images) unmount(i *image) error {
 	err := mount.OnThread(func() error {
 		if err := m.namespace.Enter(); err != nil {
 			return err

@@ -22,17 +22,18 @@ import (
 	"os"
 	"regexp"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"cloister/internal/cgroup"
 	"cloister/sandbox"
-	"cloister/sandbox/native/internal/helper"
+	"cloister/sandbox/native/internal/inside"
 	"cloister/sandbox/native/internal/mount"
 	"cloister/sandbox/native/internal/program"
 )
 
-// Config of a Backend. All fields but Logger are required.
+// Config of a Backend. All fields but the last two are required.
 type Config struct {
 	// Installation is 8 lower-case hexadecimal digits. Everything on the host carries it; no other
 	// running backend may have the same.
@@ -47,6 +48,10 @@ type Config struct {
 	// can exist at a time.
 	FirstUID, UIDs int
 
+	// IdleImageBytes bounds the images that stay mounted while no sandbox uses them, so
+	// that the next one finds their pages in memory; the longest unused go first. 0 keeps none.
+	IdleImageBytes int64
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -56,7 +61,7 @@ var installationPattern = regexp.MustCompile(`^[0-9a-f]{8}$`)
 type Backend struct {
 	installation string
 	logger       *slog.Logger
-	helpers      *helper.Set
+	helpers      *inside.Set
 	groups       *cgroup.Hierarchy
 	images       *images
 	ephemeral    *ephemeral
@@ -84,7 +89,7 @@ func New(c Config) (*Backend, error) {
 	for uid := c.FirstUID + 1; uid < c.FirstUID+c.UIDs; uid++ {
 		b.uids = append(b.uids, uid)
 	}
-	if err := b.open(c.FirstUID); err != nil {
+	if err := b.open(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("native sandbox: %w", err), b.Close())
 	}
 	return b, nil
@@ -105,21 +110,21 @@ func (c *Config) check() error {
 	if err != nil {
 		return err
 	}
-	if !info.IsDir() || info.Mode().Perm() != 0o700 {
-		return fmt.Errorf("%s is not a directory of mode 0700", c.Directory)
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || info.Mode().Perm() != 0o700 || stat.Uid != 0 {
+		return fmt.Errorf("%s is not a directory of mode 0700 that belongs to root", c.Directory)
 	}
 	return nil
 }
 
 // open makes what all sandboxes share.
-func (b *Backend) open(keeperUID int) (err error) {
-	if b.helpers, err = helper.Build(keeperUID); err != nil {
+func (b *Backend) open(c Config) (err error) {
+	if b.helpers, err = inside.Build(c.FirstUID); err != nil {
 		return err
 	}
 	if b.groups, err = cgroup.Open(cgroup.Config{Name: "cloister-" + b.installation}); err != nil {
 		return err
 	}
-	if b.images, err = newImages(b.mark()); err != nil {
+	if b.images, err = newImages(b.mark(), c.IdleImageBytes); err != nil {
 		return err
 	}
 	b.empty, err = mount.NewNamespace(func() error {

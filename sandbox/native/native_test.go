@@ -14,13 +14,38 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"cloister/internal/cgroup"
 	"cloister/internal/loop"
 	"cloister/sandbox/sandboxtest"
 )
 
 func TestConformance(t *testing.T) {
-	b := newBackend(t)
-	sandboxtest.Run(t, b, sandboxtest.Build(t))
+	images := sandboxtest.Build(t)
+	t.Run("as the host is", func(t *testing.T) { sandboxtest.Run(t, newBackend(t), images) })
+	real, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(real), " - cgroup ") {
+		return // a host with version 2 of control groups only can be used in one way
+	}
+	// A host that has no version 2 freezes, kills and moves in other ways.
+	lines := slices.DeleteFunc(strings.SplitAfter(string(real), "\n"), func(l string) bool { return strings.Contains(l, " - cgroup2 ") })
+	info := filepath.Join(t.TempDir(), "mountinfo")
+	if err := os.WriteFile(info, []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("control groups of version 1 only", func(t *testing.T) {
+		b := newBackend(t)
+		if err := b.groups.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.groups, err = cgroup.Open(cgroup.Config{Name: "cloister-" + b.installation, MountInfo: info, SelfCgroup: "/proc/self/cgroup"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sandboxtest.Run(t, b, images)
+	})
 }
 
 // newBackend makes a backend of an installation of its own, and checks at the end of

@@ -9,12 +9,14 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"cloister/internal/loop"
 	"cloister/sandbox"
-	"cloister/sandbox/native/internal/helper"
+	"cloister/sandbox/native/internal/inside"
 	"cloister/sandbox/native/internal/mount"
 	"cloister/sandbox/native/internal/program"
 )
@@ -56,14 +58,46 @@ func (c *cell) park(ctx context.Context, class sandbox.Class) (err error) {
 	if err := c.acquire(ctx, mounts); err != nil {
 		return err
 	}
-	if c.device, err = c.backend.ephemeral.make(ctx, c.id, class.EphemeralMiB); err != nil {
+	// /tmp takes as long as all the rest, mostly waiting: make it meanwhile.
+	ephemeral := c.beginEphemeral(ctx, class.EphemeralMiB)
+	err = mount.OnThread(func() error { return c.build(ctx, mounts, ephemeral) })
+	if fs, ephemeralErr := ephemeral(); ephemeralErr == nil {
+		fs.Close()       // it is attached, or not needed
+		c.device.Close() // the mount keeps it
+	}
+	if err != nil {
 		return err
 	}
-	if err := mount.OnThread(func() error { return c.build(ctx, mounts) }); err != nil {
-		return err
-	}
-	c.device.Close() // the mount keeps it
 	return c.prepare(ctx, c.waiting)
+}
+
+// beginEphemeral makes /tmp in the background. The function it returns waits for the unattached
+// mount; c.device is set when it has returned.
+func (c *cell) beginEphemeral(ctx context.Context, sizeMiB int) func() (*os.File, error) {
+	type result struct {
+		device *loop.Device
+		fs     *os.File
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		if r.device, r.err = c.backend.ephemeral.make(ctx, c.id, sizeMiB); r.err == nil {
+			r.err = mount.OnThread(func() (err error) {
+				if err := c.backend.images.namespace.Enter(); err != nil {
+					return err
+				}
+				r.fs, err = mountEphemeral(r.device, c.uid)
+				return err
+			})
+		}
+		done <- r
+	}()
+	return sync.OnceValues(func() (*os.File, error) {
+		r := <-done
+		c.device = r.device
+		return r.fs, r.err
+	})
 }
 
 // acquire has the images of the mounts mounted, in order, and remembers to release them.
@@ -85,7 +119,7 @@ func (c *cell) acquire(ctx context.Context, mounts []sandbox.Mount) error {
 
 // build makes the namespaces and the first two processes. The thread it runs on is inside
 // afterwards and must end.
-func (c *cell) build(ctx context.Context, mounts []sandbox.Mount) (err error) {
+func (c *cell) build(ctx context.Context, mounts []sandbox.Mount, ephemeral func() (*os.File, error)) (err error) {
 	if c.runtimeAPI, c.services, err = makeNetwork(); err != nil {
 		return err
 	}
@@ -105,27 +139,30 @@ func (c *cell) build(ctx context.Context, mounts []sandbox.Mount) (err error) {
 		return fmt.Errorf("set host name: %w", err)
 	}
 	// Both are executed from the old root; pivot_root then moves them to the new one with us.
-	if c.keeper, err = startChild(keeperPath, helper.KeeperControl, nil); err != nil {
+	if c.keeper, err = startChild(keeperPath, inside.KeeperControl, nil); err != nil {
 		return err
 	}
-	if c.waiting, err = startChild(starterPath, helper.StarterControl, c.group.Handle()); err != nil {
+	if c.waiting, err = startChild(starterPath, inside.StarterControl, c.group.Handle()); err != nil {
 		return err
 	}
 	// The kernel's grace period passes while we mount.
 	added := make(chan error, 1)
 	go func() { added <- c.group.Add(c.waiting.pid) }()
-	return errors.Join(c.furnish(ctx, m), <-added)
+	return errors.Join(c.furnish(ctx, m, ephemeral), <-added)
 }
 
 // furnish makes the root and all that is in it.
-func (c *cell) furnish(ctx context.Context, m *mountSet) error {
+func (c *cell) furnish(ctx context.Context, m *mountSet, ephemeral func() (*os.File, error)) (err error) {
 	if err := m.makeDevices(); err != nil {
+		return err
+	}
+	if m.ephemeral, err = ephemeral(); err != nil {
 		return err
 	}
 	if err := m.assemble(); err != nil {
 		return err
 	}
-	if err := c.keeper.send(ctx, []byte(helper.Go)); err != nil {
+	if err := c.keeper.send(ctx, []byte(inside.Go)); err != nil {
 		return fmt.Errorf("tell first process: %w", err)
 	}
 	if err := c.awaitReady(ctx, c.keeper, "first process", c.backend.helpers.Keeper); err != nil {
@@ -142,7 +179,7 @@ func (c *cell) spawn() (starter *child, err error) {
 		const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 		err := c.keeper.enter(all)
 		if err == nil {
-			starter, err = startChild(path, helper.StarterControl, c.group.Handle())
+			starter, err = startChild(path, inside.StarterControl, c.group.Handle())
 		}
 		return err
 	})
@@ -157,7 +194,7 @@ func (c *cell) prepare(ctx context.Context, starter *child) error {
 	if err := os.WriteFile("/proc/"+strconv.Itoa(starter.pid)+"/oom_score_adj", []byte(strconv.Itoa(oomScore)), 0); err != nil {
 		return err
 	}
-	if err := starter.send(ctx, helper.Identity(c.uid, c.uid)); err != nil {
+	if err := starter.send(ctx, inside.Identity(c.uid, c.uid)); err != nil {
 		return fmt.Errorf("tell starter: %w", err)
 	}
 	return c.awaitReady(ctx, starter, "starter", c.backend.helpers.Starter)

@@ -30,21 +30,18 @@ const (
 	deviceAttributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 )
 
-// collectMounts gets the images and /tmp ready, in the namespace of the images. What it returns
-// must be closed, also with an error.
+// collectMounts gets the images ready, in their namespace. What it returns must be closed, also
+// with an error.
 func (c *cell) collectMounts(mounts []sandbox.Mount) (*mountSet, error) {
 	m := &mountSet{}
 	if err := c.backend.images.namespace.Enter(); err != nil {
 		return m, err
 	}
 	var err error
-	if m.root, err = mount.Clone(c.images[0].path, imageAttributes); err != nil {
+	if m.root, err = mount.Clone(c.images[0].path, 0); err != nil {
 		return m, err
 	}
-	if m.others, err = cloneImages(mounts[1:], c.images[1:]); err != nil {
-		return m, err
-	}
-	m.ephemeral, err = mountEphemeral(c.device, c.uid)
+	m.others, err = cloneImages(mounts[1:], c.images[1:])
 	return m, err
 }
 
@@ -53,7 +50,7 @@ func (c *cell) collectMounts(mounts []sandbox.Mount) (*mountSet, error) {
 func cloneImages(mounts []sandbox.Mount, images []*image) ([]targetedMount, error) {
 	var clones []targetedMount
 	for i, m := range mounts {
-		clone, err := mount.Clone(images[i].path, imageAttributes)
+		clone, err := mount.Clone(images[i].path, 0) // it has imageAttributes already
 		if err != nil {
 			return clones, err
 		}
@@ -174,7 +171,7 @@ func (m *mountSet) maskProc() error {
 	}
 	var failed []error
 	for _, path := range coveredFiles {
-		failed = append(failed, cover(path, "/dev/null", deviceAttributes))
+		failed = append(failed, cover(path, "/dev/null", 0)) // it has deviceAttributes already
 	}
 	for i, path := range coveredDirectories {
 		failed = append(failed, mount.Place(m.covers[i], path))

@@ -73,6 +73,12 @@ func (b *Backend) selfTest(ctx context.Context) (err error) {
 	c.mu.Lock()
 	pid := c.processes[0].child.pid
 	c.mu.Unlock()
+	go func() { // a program that ends too early does not connect any more
+		if process.Wait().Code != selfTestDone {
+			s.RuntimeAPI().Close()
+			s.Services().Close()
+		}
+	}()
 	talk := exchangeNonce(s, func() error { return c.inspect(pid, limits) })
 	if exit := process.Wait(); exit.Code != selfTestDone {
 		return errors.Join(fmt.Errorf("the program ended at %q (%+v)", test.StepName(exit.Code), exit), talk)
@@ -84,8 +90,8 @@ func (b *Backend) selfTest(ctx context.Context) (err error) {
 func selfTestProgram() *program.Builder {
 	b := new(program.Builder)
 	c := program.Const[int]
-	nonce, null := b.Reserve(nonceBytes), c(0)
-	b.Call(program.ExitIfAllowed, "file in the root", unix.SYS_OPEN, b.String("/file"), c(unix.O_CREAT|unix.O_WRONLY), c(0o600))
+	nonce, null, here := b.Reserve(nonceBytes), c(0), c(unix.AT_FDCWD)
+	b.Call(program.ExitIfAllowed, "file in the root", unix.SYS_OPENAT, here, b.String("/file"), c(unix.O_CREAT|unix.O_WRONLY), c(0o600))
 	b.Call(program.ExitIfAllowed, "mount", unix.SYS_MOUNT, b.String("none"), b.String("/tmp"), b.String("tmpfs"), null, null)
 	b.Call(program.ExitIfAllowed, "unshare user namespace", unix.SYS_UNSHARE, c(unix.CLONE_NEWUSER))
 	b.Call(program.ExitIfAllowed, "clone user namespace", unix.SYS_CLONE, c(unix.CLONE_NEWUSER|int(unix.SIGCHLD)), null, null, null, null)
@@ -95,12 +101,12 @@ func selfTestProgram() *program.Builder {
 	b.Call(program.ExitIfAllowed, "bpf", unix.SYS_BPF, null, null, null)
 	b.Call(program.ExitIfAllowed, "kill first process", unix.SYS_KILL, c(1), c(int(unix.SIGKILL)))
 	b.Call(program.ExitIfAllowed, "vsock", unix.SYS_SOCKET, c(unix.AF_VSOCK), c(unix.SOCK_STREAM), c(0))
-	b.Call(program.ExitIfAllowed, "write to /proc/sys", unix.SYS_OPEN, b.String("/proc/sys/kernel/hostname"), c(unix.O_WRONLY), null)
+	b.Call(program.ExitIfAllowed, "write to /proc/sys", unix.SYS_OPENAT, here, b.String("/proc/sys/kernel/hostname"), c(unix.O_WRONLY), null)
 
 	api := connect(b, "runtime API", runtimeAPIAddress)
 	b.Call(program.ExitIfNone, "receive nonce", unix.SYS_READ, program.Word(api), program.Pointer(nonce), c(nonceBytes))
 	file := b.Reserve(4)
-	b.Call(program.Exit, "open file in /tmp", unix.SYS_OPEN, b.String("/tmp/nonce"), c(unix.O_CREAT|unix.O_RDWR), c(0o600))
+	b.Call(program.Exit, "open file in /tmp", unix.SYS_OPENAT, here, b.String("/tmp/nonce"), c(unix.O_CREAT|unix.O_RDWR), c(0o600))
 	b.Keep(file)
 	b.Call(program.ExitIfNone, "write to /tmp", unix.SYS_PWRITE64, program.Word(file), program.Pointer(nonce), c(nonceBytes), null)
 	copied := b.Reserve(nonceBytes)

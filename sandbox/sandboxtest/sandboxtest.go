@@ -8,6 +8,7 @@
 package sandboxtest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -191,6 +192,15 @@ func (p *Probe) Exit(t testing.TB) sandbox.Exit {
 		t.Fatal("the process does not end")
 	}
 	return p.Wait()
+}
+
+// Line waits for the first line that the probe prints.
+func (p *Probe) Line(t testing.TB) string {
+	t.Helper()
+	p.output.SetReadDeadline(time.Now().Add(Timeout))
+	line, err := bufio.NewReader(p.output).ReadString('\n')
+	must(t, err, "read a line of the probe")
+	return line
 }
 
 // Answer waits for the end and decodes what the probe has printed.

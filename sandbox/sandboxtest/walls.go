@@ -113,9 +113,8 @@ func (s *suite) refused(t *testing.T) {
 func (s *suite) isolated(t *testing.T) {
 	a, b := s.attach(t, Limits), s.attach(t, Limits)
 	serving := Start(t, a, "serve", "tcp!127.0.0.1:5000", "tcp!0.0.0.0:5001", "unix!@meeting", "unix!/tmp/socket")
-	line := make([]byte, 16)
-	if n, err := serving.output.Read(line); err != nil || !strings.Contains(string(line[:n]), "serving") {
-		t.Fatalf("%q %v", line[:n], err)
+	if line := serving.Line(t); !strings.Contains(line, "serving") {
+		t.Fatal(line)
 	}
 	targets := []string{"connect", "tcp!127.0.0.1:5000", "tcp!169.254.100.1:5001", "unix!@meeting", "unix!/tmp/socket"}
 	for target, err := range ask[map[string]string](t, a, targets...) {
@@ -161,6 +160,9 @@ func (s *suite) mountInfo(t *testing.T) {
 
 func (s *suite) firstProcess(t *testing.T) {
 	box := s.attach(t, Limits)
+	if got := ask[map[string]string](t, box, "list", "/proc"); got["/proc/1"] != "" || got["/proc/self"] == "" {
+		t.Errorf("/proc/1 is %q, /proc/self is %q", got["/proc/1"], got["/proc/self"])
+	}
 	for _, path := range []string{"/proc/1/environ", "/proc/1/maps", "/proc/1/mem", "/proc/kcore", "/proc/kallsyms", "/proc/modules"} {
 		if got := ask[map[string]string](t, box, "read", path)[path]; got != "" && !strings.HasPrefix(got, "error: ") {
 			t.Errorf("%s shows %q", path, got)

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -81,7 +82,6 @@ func attempts() []attempt {
 		call("move_mount", unix.SYS_MOVE_MOUNT, ^uintptr(99), pointer("/proc"), ^uintptr(99), pointer("/tmp"), 0),
 		call("pivot_root", unix.SYS_PIVOT_ROOT, pointer("/tmp"), pointer("/tmp")),
 		call("chroot", unix.SYS_CHROOT, pointer("/tmp")),
-		call("mknod device", unix.SYS_MKNOD, pointer("/tmp/mem"), unix.S_IFCHR|0o666, 0x101),
 		call("open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT, ^uintptr(99), zero, 0),
 		call("name_to_handle_at", unix.SYS_NAME_TO_HANDLE_AT, ^uintptr(99), pointer("/"), zero, zero+256, 0),
 		call("unshare user", unix.SYS_UNSHARE, unix.CLONE_NEWUSER),
@@ -104,30 +104,32 @@ func attempts() []attempt {
 		call("request_key", unix.SYS_REQUEST_KEY, pointer("user"), pointer("x"), 0, 0),
 		call("userfaultfd", unix.SYS_USERFAULTFD, 1), call("io_uring_setup", unix.SYS_IO_URING_SETUP, 8, zero),
 		call("perf_event_open", unix.SYS_PERF_EVENT_OPEN, zero, 0, ^uintptr(0), ^uintptr(0), 0),
-		call("fanotify_init", unix.SYS_FANOTIFY_INIT, 0, 0), call("modify_ldt", unix.SYS_MODIFY_LDT, 0, zero, 16),
+		call("fanotify_init", unix.SYS_FANOTIFY_INIT, 0, 0),
 		call("init_module", unix.SYS_INIT_MODULE, zero, 16, zero), call("finit_module", unix.SYS_FINIT_MODULE, 0, zero, 0),
 		call("delete_module", unix.SYS_DELETE_MODULE, pointer("loop"), 0),
 		call("kexec_load", unix.SYS_KEXEC_LOAD, 0, 0, zero, 0), call("kexec_file_load", unix.SYS_KEXEC_FILE_LOAD, 0, 0, 0, 0, 0),
 		call("syslog", unix.SYS_SYSLOG, 3, zero, 256), call("acct", unix.SYS_ACCT, 0), call("quotactl", unix.SYS_QUOTACTL, 0, 0, 0, 0),
-		call("iopl", unix.SYS_IOPL, 3), call("ioperm", unix.SYS_IOPERM, 0, 8, 1),
 		call("reboot", unix.SYS_REBOOT, unix.LINUX_REBOOT_MAGIC1, unix.LINUX_REBOOT_MAGIC2, unix.LINUX_REBOOT_CMD_CAD_OFF, 0),
 		call("swapon", unix.SYS_SWAPON, pointer("/tmp/x"), 0), call("swapoff", unix.SYS_SWAPOFF, pointer("/tmp/x")),
 		call("sethostname", unix.SYS_SETHOSTNAME, pointer("x"), 1), call("setdomainname", unix.SYS_SETDOMAINNAME, pointer("x"), 1),
 		call("settimeofday", unix.SYS_SETTIMEOFDAY, zero, 0), call("clock_settime", unix.SYS_CLOCK_SETTIME, 0, zero),
 		call("clock_adjtime", unix.SYS_CLOCK_ADJTIME, 0, zero), call("adjtimex", unix.SYS_ADJTIMEX, zero),
-		call("vhangup", unix.SYS_VHANGUP), call("lookup_dcookie", unix.SYS_LOOKUP_DCOOKIE, 0, zero, 8),
+		call("vhangup", unix.SYS_VHANGUP), call("lookup_dcookie", unix.SYS_LOOKUP_DCOOKIE, 0, zero, 8), call("mknod device", unix.SYS_MKNODAT, ^uintptr(99), pointer("/tmp/mem"), unix.S_IFCHR|0o666, 0x101),
 		call("setuid", unix.SYS_SETUID, 0), call("setgid", unix.SYS_SETGID, 0), call("setresuid", unix.SYS_SETRESUID, 0, 0, 0),
 		call("setgroups", unix.SYS_SETGROUPS, 1, zero),
 		call("nice", unix.SYS_SETPRIORITY, 0, 0, ^uintptr(19)),
 		call("real-time scheduling", unix.SYS_SCHED_SETSCHEDULER, 0, 1, pointer("\x01\x00\x00\x00")),
 	}
-	return append(all, otherAttempts()...)
+	return slices.Concat(all, otherAttempts(), machineAttempts(zero))
 }
 
 func otherAttempts() []attempt {
 	return []attempt{
 		{"raise limit of open files", func() error {
 			return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1 << 19, Max: 1 << 19})
+		}},
+		{"change limit of core dumps", func() error {
+			return syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 		}},
 		socket("packet", unix.AF_PACKET, unix.SOCK_RAW, 0), socket("vsock", unix.AF_VSOCK, unix.SOCK_STREAM, 0),
 		socket("alg", unix.AF_ALG, unix.SOCK_SEQPACKET, 0), socket("raw", unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP),

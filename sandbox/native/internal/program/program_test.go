@@ -1,3 +1,5 @@
+//go:build amd64
+
 package program
 
 import (
@@ -74,7 +76,7 @@ func TestAllSixArgumentsArriveInTheirRegisters(t *testing.T) {
 	b := new(Builder)
 	fd := b.Reserve(4)
 	const at = 0x7000_0000_0000
-	b.Call(Exit, "open", unix.SYS_OPEN, b.String(path), Const(unix.O_RDONLY), Const(0))
+	b.Call(Exit, "open", unix.SYS_OPENAT, Const(unix.AT_FDCWD), b.String(path), Const(unix.O_RDONLY), Const(0))
 	b.Keep(fd)
 	b.Call(Exit, "mmap", unix.SYS_MMAP, Const(at), Const(pageSize), Const(unix.PROT_READ), Const(unix.MAP_PRIVATE|unix.MAP_FIXED), Word(fd), Const(pageSize))
 	b.Call(Exit, "write", unix.SYS_WRITE, Const(1), Const(at), Const(11))

@@ -1,4 +1,4 @@
-// Package helper makes the two programs that live inside every native sandbox, and what they are
+// Package inside makes the two programs that live inside every native sandbox, and what they are
 // told.
 //
 // The keeper is the first process of a sandbox's process namespace. It mounts /proc (only
@@ -14,7 +14,7 @@
 // It starts no process; package native does. Invariant: what is given up is given up by the
 // process itself, in one order, written down once (privileges.drop). An attacker
 // controls path, arguments, variables and directory of a command, and nothing else.
-package helper
+package inside
 
 import (
 	"encoding/binary"
@@ -177,7 +177,10 @@ var fixedLimits = []struct {
 	resource int
 	value    uint64
 }{
-	{unix.RLIMIT_CORE, 0},           // a core dump would write memory with secrets
+	// A core dump would hand memory with secrets to the host. 0 does not prevent it where the host
+	// pipes dumps into a program of its own; 1 does both (Linux fs/coredump.c). The filter
+	// keeps a function from changing it.
+	{unix.RLIMIT_CORE, 1},
 	{unix.RLIMIT_MEMLOCK, 64 << 10}, // as in Lambda
 	{unix.RLIMIT_MSGQUEUE, 819200},  // the kernel's default
 	{unix.RLIMIT_NICE, 0},

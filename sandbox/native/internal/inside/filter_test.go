@@ -1,4 +1,6 @@
-package helper
+//go:build amd64
+
+package inside
 
 import (
 	"encoding/binary"
@@ -154,6 +156,15 @@ func TestConditionsAreExact(t *testing.T) {
 		check("socket", notPermitted, family|1<<32, unix.SOCK_STREAM, 0)
 	}
 	check("socketpair", allowed, unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	const some = 1 << 40 // a pointer
+	check("setrlimit", allowed, unix.RLIMIT_NOFILE, some)
+	check("setrlimit", notPermitted, unix.RLIMIT_CORE, some)
+	check("setrlimit", notPermitted, unix.RLIMIT_CORE|1<<32, some)
+	check("setrlimit", notPermitted, unix.RLIMIT_NOFILE|1<<32, some)
+	check("prlimit64", allowed, 0, unix.RLIMIT_NOFILE, some, 0)
+	check("prlimit64", allowed, 0, unix.RLIMIT_CORE, 0, some)
+	check("prlimit64", notPermitted, 0, unix.RLIMIT_CORE, some, some)
+	check("prlimit64", notPermitted, 0, unix.RLIMIT_CORE|1<<32, some, 0)
 	check("personality", allowed, 0xffffffff)
 	check("personality", notPermitted, 0x0400000) // READ_IMPLIES_EXEC
 }

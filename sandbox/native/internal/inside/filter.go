@@ -1,4 +1,4 @@
-package helper
+package inside
 
 import (
 	"encoding/binary"
@@ -29,7 +29,16 @@ func conditionalSyscalls() []seccomp.NameWithConditions {
 	allow := func(name string, c ...seccomp.Condition) seccomp.NameWithConditions {
 		return seccomp.NameWithConditions{Name: name, Conditions: c}
 	}
+	// The limit of core dumps may be read but not changed: see fixedLimits. The kernel takes the
+	// lower half of a resource's number only, so what has anything in the upper half is refused.
+	const lastResource = 15
+	notCore := func(n uint32) []seccomp.Condition {
+		return []seccomp.Condition{argument(n, seccomp.LessOrEqual, lastResource), argument(n, seccomp.NotEqual, unix.RLIMIT_CORE)}
+	}
 	all := []seccomp.NameWithConditions{
+		allow("setrlimit", notCore(0)...),
+		allow("prlimit64", notCore(1)...),
+		allow("prlimit64", argument(2, seccomp.Equal, 0)),
 		allow("clone", argument(0, seccomp.BitsNotSet, newNamespaces)),
 		allow("socketpair", argument(0, seccomp.Equal, unix.AF_UNIX)),
 		allow("socket", argument(0, seccomp.Equal, unix.AF_UNIX)),

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package main
+
+func machineAttempts(uintptr) []attempt { return nil }
