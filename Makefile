@@ -29,7 +29,7 @@ test: lint dependencies $(CLIENTS)/ready ## Every check and every test (root)
 	CLOISTER_CLIENTS=$(CURDIR)/$(CLIENTS) $(GO) test -timeout 25m ./...
 
 lint: ## gofmt, vet, staticcheck
-	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt these files: $$files"; exit 1; }
+	@files=$$(gofmt -l .) && test -z "$$files" || { echo "gofmt these files: $$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
@@ -49,7 +49,7 @@ record-emulator: ## Record the runtime interface emulator's answers (EMULATOR=pa
 dependencies: ## Install the Debian packages that demo, test and bench need
 	@./test/dependencies.sh
 
-$(CLIENTS)/ready: test/requirements.txt
+$(CLIENTS)/ready: test/requirements.txt | dependencies
 	@echo "installing the pinned AWS clients into $(CLIENTS)"
 	@rm -rf $(CLIENTS) && mkdir -p $(CACHE) && /usr/bin/python3 -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check -r test/requirements.txt

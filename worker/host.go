@@ -110,6 +110,7 @@ func (h *Host) Create(ctx context.Context, spec lambda.EnvironmentSpec) (string,
 	}
 	began := time.Now()
 	e, err := h.build(ctx, spec)
+	assembled := time.Now()
 	if err != nil {
 		h.discharge(spec.Version.MemoryMiB)
 		return "", err
@@ -127,7 +128,7 @@ func (h *Host) Create(ctx context.Context, spec lambda.EnvironmentSpec) (string,
 	}
 	e.initialize(ctx)
 	h.config.Logger.Info("environment created", "environment", e.id, "function", spec.Version.ID.FunctionName,
-		"version", spec.Version.ID.Version, "runtime", spec.Version.Runtime, "took", time.Since(began))
+		"version", spec.Version.ID.Version, "runtime", spec.Version.Runtime, "assembled", assembled.Sub(began), "took", time.Since(began))
 	return e.id, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +14,11 @@ import (
 	"cloister/sandbox"
 )
 
-// image is a function's code, plain, in a sealed memfd: never on disk, and gone with the last
-// environment that uses it.
+// maxIdleCodeBytes of code without an environment stay in memory, so that the next cold start of a
+// function need not fetch and unseal it again, which takes ten times as long as the rest.
+const maxIdleCodeBytes = 256 << 20
+
+// image is a function's code, plain, in a sealed memfd: in memory only, never on disk.
 type image struct {
 	sandbox.Image
 	ready chan struct{} // closed when the fields above or err are set
@@ -26,8 +30,10 @@ type image struct {
 type images struct {
 	upstream Upstream
 
-	mu    sync.Mutex
-	byKey map[string]*image // guarded by mu; users > 0, or still being fetched
+	mu        sync.Mutex
+	byKey     map[string]*image // guarded by mu; in use, being fetched, or idle
+	idle      []*image          // guarded by mu; without users, the longest unused first
+	idleBytes int64             // guarded by mu; of idle
 }
 
 func newImages(u Upstream) *images { return &images{upstream: u, byKey: map[string]*image{}} }
@@ -42,7 +48,9 @@ func (c *images) acquire(ctx context.Context, accountID string, a lambda.Artifac
 	c.mu.Lock()
 	i := c.byKey[key]
 	if i != nil {
-		i.users++
+		if i.users++; i.users == 1 {
+			c.wake(i)
+		}
 		c.mu.Unlock()
 		select {
 		case <-i.ready:
@@ -69,17 +77,36 @@ func (c *images) acquire(ctx context.Context, accountID string, a lambda.Artifac
 	return i, nil
 }
 
+// wake takes an image from the idle ones, if it is one of them. The caller holds mu.
+func (c *images) wake(i *image) {
+	if n := slices.Index(c.idle, i); n >= 0 {
+		c.idle = slices.Delete(c.idle, n, n+1)
+		c.idleBytes -= i.Size
+	}
+}
+
+// release gives the image back. Without users it stays idle until newer ones need the room.
 func (c *images) release(i *image) {
 	c.mu.Lock()
 	i.users--
-	last := i.users == 0
-	if last || i.failed() { // what failed must be fetched anew by the next one
+	var over []*image
+	switch {
+	case i.failed(): // what failed must be fetched anew by the next one
 		if c.byKey[i.Key] == i {
 			delete(c.byKey, i.Key)
 		}
+	case i.users == 0:
+		c.idle = append(c.idle, i)
+		c.idleBytes += i.Size
+		for c.idleBytes > maxIdleCodeBytes {
+			oldest := c.idle[0]
+			c.wake(oldest)
+			delete(c.byKey, oldest.Key)
+			over = append(over, oldest)
+		}
 	}
 	c.mu.Unlock()
-	if last && i.File != nil {
+	for _, i := range over {
 		i.File.Close()
 	}
 }

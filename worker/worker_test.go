@@ -219,19 +219,35 @@ func TestCodeOfAnotherAccountIsNotMounted(t *testing.T) {
 	}
 }
 
-func TestEnvironmentsOfOneFunctionShareItsCodeUntilTheLastEnds(t *testing.T) {
-	h, _, _ := newHost(t, echo)
+func TestEnvironmentsOfOneFunctionShareItsCode(t *testing.T) {
+	h, _, u := newHost(t, echo)
 	a, b := createEnvironment(t, h, spec()), createEnvironment(t, h, spec())
-	if len(h.images.byKey) != 1 {
-		t.Fatalf("%d images for one function", len(h.images.byKey))
-	}
 	h.Destroy(t.Context(), a)
-	if len(h.images.byKey) != 1 {
-		t.Error("the code went with the first of two environments")
-	}
 	h.Destroy(t.Context(), b)
-	if len(h.images.byKey) != 0 {
-		t.Error("plain code outlived its last environment")
+	createEnvironment(t, h, spec())
+	if n := u.fetches.Load(); n != 1 || len(h.images.byKey) != 1 {
+		t.Errorf("%d fetches, %d images for one function", n, len(h.images.byKey))
+	}
+}
+
+func TestIdleCodeIsBoundedAndTheLongestUnusedGoes(t *testing.T) {
+	h, _, u := newHost(t, echo)
+	use := func(code string) {
+		s := spec()
+		s.Version.Code.ID, s.Version.Code.Size = code, maxIdleCodeBytes/2
+		h.Destroy(t.Context(), createEnvironment(t, h, s))
+	}
+	for _, code := range []string{"a", "b", "a", "c"} { // c has no room beside a and b
+		use(code)
+	}
+	before := u.fetches.Load()
+	use("a")
+	if u.fetches.Load() != before {
+		t.Error("code that was used lately was fetched again")
+	}
+	use("b")
+	if u.fetches.Load() != before+1 || h.images.idleBytes > maxIdleCodeBytes || len(h.images.idle) != len(h.images.byKey) {
+		t.Errorf("%d fetches, %d idle bytes, %d idle images of %d", u.fetches.Load(), h.images.idleBytes, len(h.images.idle), len(h.images.byKey))
 	}
 }
 

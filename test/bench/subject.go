@@ -47,7 +47,7 @@ type subject struct {
 	packed   []byte
 }
 
-// client returns settings for the AWS SDK.
+// settings are what the AWS SDK needs to reach the service.
 func (b *bench) settings(ctx context.Context) (aws.Config, error) {
 	ca, err := os.ReadFile(b.service.Getenv("AWS_CA_BUNDLE"))
 	if err != nil {
@@ -223,12 +223,23 @@ func (s *subject) forkExec(folder string) (time.Duration, error) {
 	}
 }
 
-// coldStart makes the function's environments outdated, invokes it, and returns the time that the
-// worker logged for making the new one, from the order to the runtime's first poll.
-func (b *bench) coldStart(ctx context.Context, s *subject) (time.Duration, error) {
-	if _, err := s.client.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{
-		FunctionName: &s.function, Description: aws.String(time.Now().String()),
-	}); err != nil {
+// coldStart makes the function's environments outdated, by new code or only by a new description, invokes
+// it, and returns the time that the worker logged for making the new one, from the order to the
+// runtime's first poll.
+func (b *bench) coldStart(ctx context.Context, s *subject, newCode bool) (time.Duration, error) {
+	time.Sleep(500 * time.Millisecond) // the pool of parked sandboxes fills again
+	var err error
+	if newCode {
+		var packed []byte
+		if packed, err = s.repack(); err == nil {
+			_, err = s.client.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: &s.function, ZipFile: packed})
+		}
+	} else {
+		_, err = s.client.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{
+			FunctionName: &s.function, Description: aws.String(time.Now().String()),
+		})
+	}
+	if err != nil {
 		return 0, err
 	}
 	waiter := lambda.NewFunctionUpdatedV2Waiter(s.client)
@@ -241,6 +252,25 @@ func (b *bench) coldStart(ctx context.Context, s *subject) (time.Duration, error
 		return 0, err
 	}
 	return b.log.cold()
+}
+
+// repack returns the package with one more file, which no worker has seen.
+func (s *subject) repack() ([]byte, error) {
+	files := map[string][]byte{"new": []byte(time.Now().String())}
+	z, err := zip.NewReader(bytes.NewReader(s.packed), int64(len(s.packed)))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			return nil, err
+		}
+		if files[f.Name], err = io.ReadAll(r); err != nil {
+			return nil, err
+		}
+	}
+	return service.Zip(files)
 }
 
 // coldLog reads the worker's log for the time that a cold start took.

@@ -38,6 +38,9 @@ func Leftovers(id string) []string {
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		command, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		if status, _ := os.ReadFile(filepath.Join(p, "status")); bytes.Contains(status, []byte("\nState:\tZ")) {
+			continue // ended; the host's first process has not collected it yet
+		}
 		groups, _ := os.ReadFile(filepath.Join(p, "cgroup"))
 		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
 		ours := bytes.HasPrefix(command, []byte("cloister\x00")) && bytes.Contains(mounts, []byte("/run/cloister/"+id))
