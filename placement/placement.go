@@ -58,7 +58,7 @@ type Config struct {
 type Pool struct {
 	config Config
 
-	mu     sync.Mutex                         // never held while calling a Worker or an Environment
+	mu     sync.Mutex                         // never held while waiting for a Worker or an Environment
 	idle   map[lambda.VersionID][]*Assignment // guarded by mu; last in, first out, so that the hot stay hot and the cold can end
 	closed bool                               // guarded by mu
 

@@ -71,7 +71,8 @@ type Host struct {
 
 	mu           sync.Mutex
 	environments map[string]*environment // guarded by mu; created and not yet destroyed
-	memoryMiB    int                     // guarded by mu; promised to environments
+	memoryMiB    int                     // guarded by mu; promised to environments, those being made included
+	promised     int                     // guarded by mu; number of these environments
 	watchers     map[chan ended]struct{} // guarded by mu; leases that want to hear of dead environments
 	closed       bool                    // guarded by mu
 }
@@ -139,16 +140,18 @@ func (h *Host) admit(memoryMiB int) error {
 	if h.closed {
 		return &lambda.Error{Kind: lambda.Unavailable, Op: "create environment", Message: "the worker is shutting down"}
 	}
-	if len(h.environments) >= h.config.MaxEnvironments || h.config.MemoryMiB > 0 && h.memoryMiB+memoryMiB > h.config.MemoryMiB {
-		return lambda.Errorf(lambda.Capacity, "create environment", "the worker has no room: %d environments, %d MiB promised", len(h.environments), h.memoryMiB)
+	if h.promised >= h.config.MaxEnvironments || h.config.MemoryMiB > 0 && h.memoryMiB+memoryMiB > h.config.MemoryMiB {
+		return lambda.Errorf(lambda.Capacity, "create environment", "the worker has no room: %d environments, %d MiB promised", h.promised, h.memoryMiB)
 	}
 	h.memoryMiB += memoryMiB
+	h.promised++
 	return nil
 }
 
 func (h *Host) discharge(memoryMiB int) {
 	h.mu.Lock()
 	h.memoryMiB -= memoryMiB
+	h.promised--
 	h.mu.Unlock()
 }
 

@@ -28,26 +28,23 @@ type failure struct {
 	kind    string
 	detail  string // "exit status 1"
 	payload []byte // what the runtime itself reported, if it did
-	exited  bool   // the process is gone: restart it
 }
 
 func serviceFailure(err error) *failure {
-	return &failure{kind: typeService, detail: err.Error(), exited: true}
+	return &failure{kind: typeService, detail: err.Error()}
 }
 
-// startFailure is about a bootstrap that could not be executed: a missing or unreadable file is
+// startFailure is about a bootstrap that could not be executed: what the sandbox words for the caller is
 // the function's fault, anything else ours.
 func startFailure(err error) *failure {
-	for _, of := range []error{syscall.ENOENT, syscall.EACCES, syscall.ENOEXEC, syscall.EISDIR, syscall.ENOTDIR} {
-		if errors.Is(err, of) {
-			return &failure{kind: typeEntrypoint, detail: "fork/exec " + "/var/task/bootstrap" + ": " + of.Error(), exited: true}
-		}
+	if e, ok := errors.AsType[*lambda.Error](err); ok && e.Kind == lambda.InvalidRuntime {
+		return &failure{kind: typeEntrypoint, detail: e.Message}
 	}
 	return serviceFailure(err)
 }
 
 func exitFailure(x sandbox.Exit) *failure {
-	f := &failure{kind: typeExit, exited: true}
+	f := &failure{kind: typeExit}
 	switch {
 	case x.OutOfMemory:
 		f.kind, f.detail = typeOutOfMemory, "signal: killed"

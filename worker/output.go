@@ -171,11 +171,11 @@ func (o *output) tail() []byte {
 	return bytes.Clone(o.last)
 }
 
-// close ends collecting; every process that inherited the pipe must have ended.
+// close takes what is left and ends collecting, even if a process that inherited the pipe still lives.
 func (o *output) close() {
 	o.drain()
 	o.write.Close()
+	o.read.Close()
 	<-o.done
 	o.flush()
-	o.read.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"cloister/api"
 	"cloister/artifact"
 	"cloister/iam"
 	"cloister/invoke"
@@ -77,24 +76,13 @@ type environments struct{ pool *placement.Pool }
 
 func (e environments) Retire(_ context.Context, id lambda.VersionID) { e.pool.Retire(id) }
 
-// runtimeAdapter is worker.Client for control.
-type runtimeAdapter struct{ client *worker.Client }
+// managedRuntimes is worker.Client for control.
+type managedRuntimes struct{ client *worker.Client }
 
-func (r runtimeAdapter) Check(ctx context.Context, identifier string) (string, error) {
+func (r managedRuntimes) Check(ctx context.Context, identifier string) (string, error) {
 	return r.client.CheckRuntime(ctx, identifier)
 }
 
-func (r runtimeAdapter) Prepare(ctx context.Context, identifier string) error {
+func (r managedRuntimes) Prepare(ctx context.Context, identifier string) error {
 	return r.client.PrepareRuntime(ctx, identifier)
-}
-
-// roles is iam.Directory for control.
-type roles struct{ directory *iam.Directory }
-
-func (r roles) CheckExecutionRole(ctx context.Context, accountID, roleARN string) error {
-	return r.directory.CheckExecutionRole(ctx, accountID, roleARN)
-}
-
-func (r roles) PassRole(ctx context.Context, call *api.Call, roleARN string) error {
-	return r.directory.PassRole(ctx, call, roleARN)
 }

@@ -134,7 +134,7 @@ func (f *front) openServices(context.Context) (err error) {
 		return err
 	}
 	f.control, err = control.New(control.Config{
-		Store: f.store, Artifacts: f.artifacts, Roles: roles{f.directory}, Runtimes: runtimeAdapter{f.worker}, Environments: environments{f.pool},
+		Store: f.store, Artifacts: f.artifacts, Roles: f.directory, Runtimes: managedRuntimes{f.worker}, Environments: environments{f.pool},
 		Region: f.order.Region, Logger: f.logger,
 	})
 	if err != nil {
@@ -181,10 +181,10 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 	attached := make(chan struct{})
 	var once sync.Once
 	services := &worker.Services{Artifacts: f.artifacts, Logs: f.logs, Gateway: f.pipes.give, Logger: f.logger}
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	tasks.Go(func() { f.worker.Run(running, func() { once.Do(func() { close(attached) }) }) })
 	tasks.Go(func() { f.pool.Run(running) })
-	tasks.Go(func() { f.control.Run(running) })
+	tasks.Go(func() { failed <- f.control.Run(running) })
 	tasks.Go(func() { failed <- services.Serve(fromWorkers, f.order.Credential) })
 	select {
 	case <-attached:
