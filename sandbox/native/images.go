@@ -79,7 +79,7 @@ func (m *images) acquire(ctx context.Context, wanted sandbox.Image) (*image, err
 		}
 		close(i.ready)
 	}
-	err := ctx.Err()
+	var err error
 	select {
 	case <-i.ready:
 		err = i.err
