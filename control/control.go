@@ -212,6 +212,9 @@ func (s *Server) answer(ctx context.Context, operation string, err *error) {
 		*err = fault
 		return
 	}
+	if kind := lambda.KindOf(*err); kind == lambda.Unavailable || kind == lambda.Capacity {
+		return // passes as it is: package gateway asks the client to try again
+	}
 	s.log.ErrorContext(ctx, "operation failed", "operation", operation, "request", api.CallOf(ctx).RequestID, "error", *err)
 	*err = &lambdaapi.ServiceException{Type: new("Service"), Message: new("The service encountered an internal error.")}
 }

@@ -56,6 +56,7 @@ var translations = [...]translation{
 	lambda.InvalidPayload: {message: "Could not parse request body into json.", fault: func(m string) api.Fault {
 		return &lambdaapi.InvalidRequestContentException{Message: &m}
 	}},
+	lambda.Busy: {message: "The execution environment is busy.", retry: true, fault: unavailable},
 }
 
 // unavailable has Lambda's name for a fault of the service and, unlike it, a status that asks clients

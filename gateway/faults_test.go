@@ -45,6 +45,7 @@ func TestEveryKindOfErrorIsToldAsAWSDoes(t *testing.T) {
 		lambda.AccessDenied:     {403, "AccessDeniedException", "the message", ""},
 		lambda.Corrupt:          {500, "ServiceException", hidden, ""},
 		lambda.InvalidPayload:   {400, "InvalidRequestContentException", "the message", ""},
+		lambda.Busy:             {503, "ServiceException", "the message", "1"},
 	}
 	h := openHouse(t)
 	client := h.lambdaClient()

@@ -11,8 +11,11 @@ need() { # need PACKAGE TEST...: the package is missing if the test fails
 
 need python3 test -x /usr/bin/python3
 need python3-venv /usr/bin/python3 -c 'import ensurepip, venv'
+need python3-pip /usr/bin/python3 -m pip --version
 need nodejs sh -c 'test -x /usr/bin/node || command -v node'
 need e2fsprogs sh -c 'PATH=$PATH:/sbin:/usr/sbin command -v mke2fs'
+need gcc command -v gcc # for the race detector
+need libc6-dev test -e /usr/include/stdio.h
 need zip command -v zip
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 

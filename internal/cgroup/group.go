@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -309,9 +310,34 @@ func write(path, value string) error {
 	return errors.Join(err, file.Close())
 }
 
+// words reads a file of the kernel's. Usage is asked for after each invocation; os.ReadFile would
+// enter each file into the poller and remove it again, which takes longer than reading it.
 func words(path string) ([]string, error) {
-	b, err := os.ReadFile(path)
-	return strings.Fields(string(b)), err
+	fd, err := ignoringInterrupts(func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer syscall.Close(fd)
+	b := make([]byte, 0, 512)
+	for {
+		b = slices.Grow(b, 512)
+		n, err := ignoringInterrupts(func() (int, error) { return syscall.Read(fd, b[len(b):cap(b)]) })
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return strings.Fields(string(b)), nil
+		}
+		b = b[:len(b)+n]
+	}
+}
+
+func ignoringInterrupts(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != syscall.EINTR {
+			return n, err
+		}
+	}
 }
 
 func number(path string) (int64, error) {
