@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -141,6 +142,11 @@ func TestNothingOfTheWorkerIsInherited(t *testing.T) {
 	defer syscall.Setgroups(groups)
 	signal.Ignore(unix.SIGHUP, unix.SIGUSR1)
 	defer signal.Reset(unix.SIGHUP, unix.SIGUSR1)
+	// Package signal leaves this one alone, but another parent may ignore it.
+	const realTime = 32
+	ignore, before := [4]uint64{1}, [4]uint64{} // struct sigaction: handler, flags, restorer, mask
+	setAction(t, realTime, &ignore, &before)
+	defer setAction(t, realTime, &before, nil)
 	defer unix.Umask(unix.Umask(0))
 	t.Setenv("CLOISTER_SECRET", "of the worker")
 
@@ -489,5 +495,13 @@ func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 			b.Close()
 		}
+	}
+}
+
+// setAction is rt_sigaction.
+func setAction(t *testing.T, signal uintptr, action, before *[4]uint64) {
+	t.Helper()
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(action)), uintptr(unsafe.Pointer(before)), 8, 0, 0); errno != 0 {
+		t.Fatal(errno)
 	}
 }

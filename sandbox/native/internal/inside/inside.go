@@ -124,7 +124,7 @@ func buildStarter(p privileges) (*program.Builder, program.Address) {
 	b.Call(program.Exit, "setsid", unix.SYS_SETSID)
 	b.Call(program.Exit, "umask", unix.SYS_UMASK, c(0o022))
 	defaultAction := b.Data(signalAction(0))
-	for s := 1; s <= 31; s++ { // a worker that was started with nohup ignores some
+	for s := 1; s <= 64; s++ { // a worker that was started with nohup ignores some, and other parents real-time ones
 		if s != int(unix.SIGKILL) && s != int(unix.SIGSTOP) {
 			b.Call(program.Exit, "default signal", unix.SYS_RT_SIGACTION, c(s), defaultAction, c(0), c(8))
 		}
