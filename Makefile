@@ -20,6 +20,7 @@ help: ## List the targets
 
 build: ## Build bin/cloister
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/cloister ./cmd/cloister
+	@chmod 755 bin/cloister # the front executes it as another user, whatever the umask here
 
 demo: build dependencies $(CLIENTS)/ready ## Deploy and invoke real functions with the aws CLI, then clean up (root)
 	$(GO) run ./test/demo -binary bin/cloister -aws $(CLIENTS)/bin/aws

@@ -171,6 +171,20 @@ func TestACopyOfARunningInstallationIsRefused(t *testing.T) {
 	}
 }
 
+func TestAStrictUmaskDoesNotMatter(t *testing.T) {
+	before := syscall.Umask(0o077)
+	defer syscall.Umask(before)
+	s := start(t)
+	create(t, s, "f", app)
+	if got := invoke(t, s, "f", `{"name":"x"}`); !strings.Contains(got, "Hello, x") {
+		t.Error(got)
+	}
+	info, err := os.Stat(filepath.Join(s.Data, "ca.pem"))
+	if err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("ca.pem: mode %v, %v: clients cannot read it", info.Mode(), err)
+	}
+}
+
 func TestACallerWhoHangsUpLeavesNoEnvironmentBehind(t *testing.T) {
 	s := start(t)
 	create(t, s, "slow", map[string][]byte{"app.py": []byte("import time\ntime.sleep(3)\ndef handler(event, context):\n    return 'done'\n")}, "--timeout", "10")

@@ -216,6 +216,9 @@ func (s *supervisor) startFront(ctx context.Context) (*child, error) {
 		func() error { return enterFrontView(s.in.state(), visible) },
 		&syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: id, Gid: id}},
 		s.clients, s.fromWorkers)
+	if errors.Is(err, syscall.EACCES) {
+		return nil, fmt.Errorf("%w: the front's unprivileged user must be able to execute this program: give its file mode 755", err)
+	}
 	if err != nil {
 		return nil, err
 	}
