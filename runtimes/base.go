@@ -106,7 +106,7 @@ const zoneInfo = "/usr/share/zoneinfo"
 func addTimeZones(t *tree) error {
 	if _, err := os.Stat(zoneInfo); err != nil {
 		t.directory(zoneInfo)
-		return nil //nolint:nilerr // glibc and Python know UTC without it
+		return nil // glibc and Python know UTC without it
 	}
 	return t.folder(zoneInfo, zoneInfo, func(relative string, d fs.DirEntry) bool {
 		switch relative {
@@ -122,7 +122,7 @@ func addTimeZones(t *tree) error {
 func addLocale(t *tree) error {
 	const locales, utf8 = "/usr/lib/locale", "/usr/lib/locale/C.utf8"
 	if _, err := os.Stat(utf8); err != nil {
-		return nil //nolint:nilerr // a glibc that has C.UTF-8 built in
+		return nil // a glibc that has C.UTF-8 built in
 	}
 	if err := t.folder(utf8, utf8, func(string, fs.DirEntry) bool { return true }); err != nil {
 		return err

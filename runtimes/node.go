@@ -63,7 +63,7 @@ var outsideModule = regexp.MustCompile(regexp.QuoteMeta(outsideModules) + `[A-Za
 // addOutsideModules adds the files that the program, or its library, names by their path.
 func (n *nodeHost) addOutsideModules(t *tree, l *libraries) error {
 	if _, err := os.Stat(outsideModules); err != nil {
-		return nil //nolint:nilerr // this Node.js carries all of itself
+		return nil // this Node.js carries all of itself
 	}
 	files := []string{n.program}
 	for name, file := range l.found {

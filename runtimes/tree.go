@@ -98,7 +98,7 @@ func hostSource(host string, info fs.FileInfo) string {
 // fileIfPresent is file for what not every host has.
 func (t *tree) fileIfPresent(name, host string) error {
 	if _, err := os.Stat(host); err != nil {
-		return nil //nolint:nilerr // absent is fine
+		return nil // absent is fine
 	}
 	return t.file(name, host)
 }
@@ -128,7 +128,7 @@ func (t *tree) folder(name, host string, keep func(relative string, d fs.DirEntr
 		}
 		if d.Type() == fs.ModeSymlink {
 			if info, err := os.Stat(at); err != nil || !info.Mode().IsRegular() {
-				return nil //nolint:nilerr // a dangling link, or one to a folder
+				return nil // a dangling link, or one to a folder
 			}
 		} else if !d.Type().IsRegular() {
 			return nil
