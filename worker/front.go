@@ -20,6 +20,7 @@ import (
 // Bounds of log events that wait for the front.
 const (
 	maxPendingLogBytes = 16 << 20
+	maxStreamLogBytes  = 2 << 20 // of it for one stream: a flood loses its own lines first
 	logInterval        = 50 * time.Millisecond
 	maxLogFrameBytes   = 512 << 10
 )
@@ -32,8 +33,9 @@ type Front struct {
 
 	sending sync.Mutex // held while batches move, so that they arrive in order; taken before mu
 	mu      sync.Mutex
-	pending []logBatch // guarded by mu; oldest first
-	bytes   int        // guarded by mu; of pending
+	pending []logBatch     // guarded by mu; oldest first
+	bytes   int            // guarded by mu; of pending
+	streams map[string]int // guarded by mu; of pending, by name of the stream, which is unique to an environment
 	wake    chan struct{}
 	dropped atomic.Int64
 }
@@ -44,7 +46,7 @@ func NewFront(dial func(context.Context) (net.Conn, error), own channel.Credenti
 	if err != nil {
 		return nil, err
 	}
-	return &Front{channel: c, logger: logger, wake: make(chan struct{}, 1)}, nil
+	return &Front{channel: c, logger: logger, streams: map[string]int{}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Fetch redeems the grant and writes the plain image to w.
@@ -119,10 +121,11 @@ func (f *Front) Append(accountID, group, stream string, events []lambda.LogEvent
 		size += len(e.Message) + 32
 	}
 	f.mu.Lock()
-	full := f.bytes+size > maxPendingLogBytes
+	full := f.bytes+size > maxPendingLogBytes || f.streams[stream]+size > maxStreamLogBytes
 	if !full {
 		f.pending = append(f.pending, b)
 		f.bytes += size
+		f.streams[stream] += size
 	}
 	f.mu.Unlock()
 	if full {
@@ -161,6 +164,7 @@ func (f *Front) Flush(ctx context.Context) {
 	f.mu.Lock()
 	pending := f.pending
 	f.pending, f.bytes = nil, 0
+	clear(f.streams)
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"regexp"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"cloister/internal/channel"
 	"cloister/lambda"
 	"cloister/sandbox"
 )
@@ -264,5 +266,29 @@ func TestAFunctionsConnectionReachesTheGateway(t *testing.T) {
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestAFloodedStreamLosesItsOwnLinesOnly(t *testing.T) {
+	authority, err := channel.NewAuthority("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := authority.Issue(channel.Worker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewFront(nil, own, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := []lambda.LogEvent{{Message: strings.Repeat("x", 256<<10)}}
+	for range 100 {
+		f.Append("1", "group", "flood", line)
+	}
+	dropped := f.Dropped()
+	f.Append("1", "group", "quiet", line)
+	if dropped == 0 || f.Dropped() != dropped {
+		t.Errorf("%d lines of the flood and %d of the quiet stream were dropped", dropped, f.Dropped()-dropped)
 	}
 }
