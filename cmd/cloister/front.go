@@ -32,18 +32,7 @@ import (
 type frontCommand struct{}
 
 // Run is the unprivileged process: it owns keys and state and answers clients.
-func (frontCommand) Run(ctx context.Context) error {
-	var order frontOrder
-	ctx, report, err := receiveOrder(ctx, &order)
-	if err != nil {
-		return err
-	}
-	logger := newLogger(order.Verbose).With("process", "front")
-	if err := runFront(ctx, order, report, logger); err != nil {
-		return reported(report(frontReport{Error: err.Error()}), err)
-	}
-	return nil
-}
+func (frontCommand) Run(ctx context.Context) error { return runChild(ctx, runFront) }
 
 // front is the assembled process. Fields stand in the order in which they are made.
 type front struct {
@@ -64,8 +53,8 @@ type front struct {
 	pipes        *pipeListener // connections of functions
 }
 
-func runFront(ctx context.Context, order frontOrder, report func(any) error, logger *slog.Logger) error {
-	f := &front{order: order, logger: logger, pipes: newPipeListener()}
+func runFront(ctx context.Context, order frontOrder, report func(any) error) error {
+	f := &front{order: order, logger: newLogger(order.Verbose).With("process", "front"), pipes: newPipeListener()}
 	defer f.close()
 	for _, step := range []func(context.Context) error{f.openState, f.openIdentity, f.openServices, f.openGateway} {
 		if err := step(ctx); err != nil {

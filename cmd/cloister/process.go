@@ -135,12 +135,20 @@ func receiveOrder(ctx context.Context, order any) (_ context.Context, report fun
 	return ctx, json.NewEncoder(reports).Encode, nil
 }
 
+// failureReport is a child's last report: why it ends.
+type failureReport struct{ Error string }
+
 // errReported ends a child whose error serve has been told and will print.
 var errReported = errors.New("reported to serve")
 
-// reported is errReported, or the error itself if it could not be sent.
-func reported(sent, err error) error {
-	if sent == nil {
+// runChild is the life of a child: it takes its order, works, and tells serve why it failed.
+func runChild[Order any](ctx context.Context, run func(context.Context, Order, func(any) error) error) error {
+	var order Order
+	ctx, report, err := receiveOrder(ctx, &order)
+	if err != nil {
+		return err
+	}
+	if err = run(ctx, order, report); err != nil && report(failureReport{err.Error()}) == nil {
 		return errReported
 	}
 	return err

@@ -56,7 +56,6 @@ type frontOrder struct {
 type frontReport struct {
 	CA, TrustStore []byte `json:",omitempty"`
 	Ready          bool
-	Error          string `json:",omitempty"`
 }
 
 // workerOrder is the configuration of the worker process.
@@ -73,10 +72,8 @@ type workerOrder struct {
 	Verbose          bool
 }
 
-type workerReport struct {
-	Isolation string `json:",omitempty"`
-	Error     string `json:",omitempty"`
-}
+// workerReport is sent once the worker can make environments.
+type workerReport struct{ Isolation string }
 
 // Run starts both processes, says when they answer, restarts one that dies, and drains on ctx.
 func (c *serveCommand) Run(ctx context.Context, out io.Writer) error {
@@ -312,7 +309,7 @@ func receiveReport[T any](ctx context.Context, c *child, report *T) error {
 		if err == nil {
 			err = json.Unmarshal(line, report)
 		}
-		var problem struct{ Error string }
+		var problem failureReport
 		if err == nil && json.Unmarshal(line, &problem) == nil && problem.Error != "" {
 			err = errors.New(problem.Error)
 		}
@@ -390,7 +387,7 @@ func (s *supervisor) keep(ctx context.Context, current **child, start func(conte
 // logReports logs what a process reports after its start: why it ended.
 func (s *supervisor) logReports(c *child) {
 	for {
-		var report struct{ Error string }
+		var report failureReport
 		if err := c.reports.Decode(&report); err != nil {
 			return
 		}

@@ -23,20 +23,10 @@ type workerCommand struct{}
 
 // Run is the privileged process: it chooses the isolation, and makes environments for the front
 // until it is asked to end.
-func (workerCommand) Run(ctx context.Context) error {
-	var order workerOrder
-	ctx, report, err := receiveOrder(ctx, &order)
-	if err != nil {
-		return err
-	}
-	logger := newLogger(order.Verbose).With("process", "worker")
-	if err := runWorker(ctx, order, report, logger); err != nil {
-		return reported(report(workerReport{Error: err.Error()}), err)
-	}
-	return nil
-}
+func (workerCommand) Run(ctx context.Context) error { return runChild(ctx, runWorker) }
 
-func runWorker(ctx context.Context, order workerOrder, report func(any) error, logger *slog.Logger) error {
+func runWorker(ctx context.Context, order workerOrder, report func(any) error) error {
+	logger := newLogger(order.Verbose).With("process", "worker")
 	backend, err := chooseBackend(ctx, order, logger)
 	if err != nil {
 		return err
