@@ -3,13 +3,13 @@ package runtimeapi
 import (
 	"bytes"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
-	"syscall"
 	"time"
+
+	"cloister/internal/socket"
 )
 
 const (
@@ -30,7 +30,8 @@ var emptyLine = []byte("\r\n\r\n")
 type connection struct {
 	server     *Server
 	conn       net.Conn
-	generation uint64 // the server's when it was accepted
+	direct     *socket.Conn // conn, unless it is no socket; see carry.go
+	generation uint64       // the server's when it was accepted
 
 	// Owned by the goroutine.
 	buffer     []byte // buffer[start:end] is unread
@@ -39,11 +40,16 @@ type connection struct {
 	owes       bool
 
 	turn chan struct{} // capacity 1: one token for each GET next that was left waiting
+	hold hold          // guarded by server.mu
+	back chan struct{} // capacity 1: a token gives the connection back to the goroutine that stood aside
 
 	// Owned by the goroutine, or by deliver while the connection owes.
 	out         []byte
 	persistence persistence
-	attempt     attempt
+
+	// Owned by who carries the connection.
+	deferring bool // the reply to an accepted answer is left in out
+	deferred  bool // and has been
 }
 
 // A persistence is what the next answer says of the connection's future.
@@ -70,6 +76,7 @@ func (c *connection) serve() {
 		}
 	}()
 	for {
+		c.standAside()
 		var h head
 		err := c.readHead(&h)
 		if c.owes && !c.awaitTurn(err) {
@@ -121,6 +128,11 @@ func (c *connection) reply(h *head, b *body, r *reply) bool {
 	if !keep {
 		c.persistence = closing
 	}
+	if c.deferring && r == accepted && keep {
+		c.out = r.append(c.out[:0], c.persistence.header(), false)
+		c.deferred = true
+		return true
+	}
 	if err := c.write(r, h.bodiless); err != nil {
 		return false
 	}
@@ -163,7 +175,7 @@ func (c *connection) deliver(e *Event) {
 		return
 	}
 	c.out = append(c.out, e.Payload...)
-	n, err := c.attempt.write(c.out)
+	n, err := c.writeNow(c.out)
 	if err == nil && n < len(c.out) {
 		go c.deliverRest(net.Buffers{c.out[n:]})
 		return
@@ -353,49 +365,10 @@ func (c *connection) discard(n int64) (int64, error) {
 	return n, nil
 }
 
-// An attempt writes to a socket without waiting for it. The zero attempt writes nothing.
-type attempt struct {
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool
-	data []byte
-	sent int
-	err  error
-}
-
-// prepare makes a usable, for connections that are sockets.
-func (a *attempt) prepare(conn net.Conn) {
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return
-	}
-	a.raw = raw
-	a.try = func(fd uintptr) bool {
-		a.sent, a.err = syscall.Write(int(fd), a.data)
-		return true
-	}
-}
-
-// write returns how much of p the socket took, which may be nothing.
-func (a *attempt) write(p []byte) (int, error) {
-	if a.raw == nil {
+// writeNow returns how much of p the socket took without waiting, which may be nothing.
+func (c *connection) writeNow(p []byte) (int, error) {
+	if c.direct == nil {
 		return 0, nil
 	}
-	a.data = p
-	err := a.raw.Write(a.try)
-	a.data = nil
-	switch {
-	case err != nil:
-		return 0, err
-	case errors.Is(a.err, syscall.EAGAIN) || errors.Is(a.err, syscall.EINTR):
-		return 0, nil
-	case a.err != nil:
-		return 0, a.err
-	case a.sent == 0:
-		return 0, io.ErrShortWrite
-	}
-	return a.sent, nil
+	return c.direct.WriteNow(p)
 }

@@ -56,21 +56,66 @@ type outcome struct {
 }
 
 // Invoke gives the event to the runtime when it asks for one and returns its answer as soon as
-// all of it has come.
-//
-// The errors are of type *lambda.Error. Kind Conflict: another Invoke is under way. Kind
-// EnvironmentGone: the runtime has not seen the event, because Reset came first or because
-// its state allows no further event before Reset. Otherwise the runtime may have acted on the
-// event: errors.Is tells ErrReset from the cause of ctx. When ctx ends after the runtime has got
-// the event, its answer will be refused, and every Invoke until Reset.
+// all of it has come: Offer and, if need be, Await.
 func (s *Server) Invoke(ctx context.Context, event Event) (Answer, error) {
-	inv := &invocation{event: event, done: make(chan outcome, 1)}
-	c, err := s.begin(inv)
+	answer, err := s.Offer(event)
 	if err != nil {
 		return Answer{}, err
 	}
-	if c != nil {
+	if answer == nil {
+		return s.Await(ctx)
+	}
+	s.Acknowledge()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveBack()
+	return *answer, nil
+}
+
+// Offer gives the event to the runtime if it has asked for one, else when it does. If the runtime answers at once
+// the answer is returned; its runtime waits for Acknowledge. Otherwise Await must follow.
+//
+// The errors are of type *lambda.Error. Kind Conflict: another event is under way. Kind EnvironmentGone: the
+// runtime has not seen the event, because its state allows no further event before Reset.
+func (s *Server) Offer(event Event) (*Answer, error) {
+	s.Settle()
+	inv := &invocation{event: event, done: make(chan outcome, 1)}
+	c, carry, err := s.begin(inv)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	if !carry {
 		c.deliver(&inv.event)
+		return nil, nil
+	}
+	if !c.carry(inv) {
+		return nil, nil
+	}
+	s.takeOffered()
+	out := <-inv.done
+	if out.err != nil {
+		return nil, out.err
+	}
+	return &out.answer, nil
+}
+
+func (s *Server) takeOffered() *invocation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	inv := s.offered
+	s.offered = nil
+	return inv
+}
+
+// Await returns the answer to the event that was offered last as soon as all of it has come.
+//
+// The errors are of type *lambda.Error. Kind EnvironmentGone: the runtime has not seen the event, because Reset came
+// first. Otherwise the runtime may have acted on the event: errors.Is tells ErrReset from the cause of ctx.
+// When ctx ends after the runtime has got the event, its answer will be refused, and every event until Reset.
+func (s *Server) Await(ctx context.Context) (Answer, error) {
+	inv := s.takeOffered()
+	if inv == nil {
+		return Answer{}, lambda.Errorf(lambda.Internal, "await runtime", "no event was offered")
 	}
 	select {
 	case out := <-inv.done:
@@ -85,19 +130,22 @@ func (s *Server) Invoke(ctx context.Context, event Event) (Answer, error) {
 }
 
 // begin makes inv the current invocation and returns the connection to deliver it to; nil if
-// the runtime has not asked yet.
-func (s *Server) begin(inv *invocation) (*connection, error) {
+// the runtime has not asked yet. carry says that the caller must carry it.
+func (s *Server) begin(inv *invocation) (c *connection, carry bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current != nil && !s.current.answered {
-		return nil, lambda.Errorf(lambda.Conflict, "invoke runtime", "the environment is busy with event %s", s.current.event.RequestID)
+		return nil, false, lambda.Errorf(lambda.Conflict, "invoke runtime", "the environment is busy with event %s", s.current.event.RequestID)
 	}
 	if s.state != started && s.state != ready && s.state != responseSent {
-		return nil, lambda.Errorf(lambda.EnvironmentGone, "invoke runtime", "the runtime is in state %s and must be reset", s.state)
+		return nil, false, lambda.Errorf(lambda.EnvironmentGone, "invoke runtime", "the runtime is in state %s and must be reset", s.state)
 	}
-	s.current = inv
-	c, _ := s.dispatch()
-	return c, nil
+	s.current, s.offered = inv, inv
+	c, _ = s.dispatch()
+	if carry = c != nil && c.hold == aside; carry {
+		c.hold = carried
+	}
+	return c, carry, nil
 }
 
 // dispatch pairs the current event with the connection that has waited longest.
@@ -156,6 +204,12 @@ func (s *Server) poll(c *connection) (*connection, *invocation, *reply) {
 	s.state, s.initialized = ready, true
 	s.broadcast()
 	target, inv := s.dispatch()
+	switch target {
+	case nil:
+		s.holdBack(c)
+	case s.held:
+		s.giveBack() // nobody carries it: the event was there first
+	}
 	return target, inv, nil
 }
 

@@ -295,7 +295,7 @@ func converse(t *testing.T, text []byte, size int) (written []byte, ended bool) 
 	var log bytes.Buffer
 	server := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	inv := &invocation{event: Event{RequestID: "one", Payload: []byte("payload")}, done: make(chan outcome, 1)}
-	if _, err := server.begin(inv); err != nil {
+	if _, _, err := server.begin(inv); err != nil {
 		t.Fatal(err)
 	}
 	wire := &pieces{text: text, size: size}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloister/internal/socket"
 	"cloister/lambda"
 )
 
@@ -39,6 +40,8 @@ type Server struct {
 	initialized bool        // the first GET next has come
 	initError   *Answer     // what init/error brought
 	current     *invocation // the event of the last Invoke, until it is over
+	offered     *invocation // what Await waits for
+	held        *connection // the one whose goroutine stands aside, see carry.go
 	changed     chan struct{}
 }
 
@@ -87,8 +90,10 @@ func (s *Server) Serve(l net.Listener) error {
 
 // admit makes a connection part of the present generation, or closes it if there are too many.
 func (s *Server) admit(conn net.Conn) *connection {
-	c := &connection{server: s, conn: conn, buffer: make([]byte, readBufferBytes), turn: make(chan struct{}, 1)}
-	c.attempt.prepare(conn)
+	c := &connection{server: s, conn: conn, buffer: make([]byte, readBufferBytes), turn: make(chan struct{}, 1), back: make(chan struct{}, 1)}
+	if direct, err := socket.Take(conn); err == nil {
+		c.conn, c.direct = direct, direct
+	}
 	s.mu.Lock()
 	full := len(s.connections) >= s.limit
 	if !full {
@@ -98,7 +103,7 @@ func (s *Server) admit(conn net.Conn) *connection {
 	s.mu.Unlock()
 	if full {
 		s.logger.Debug("runtime API connection refused", slog.Int("limit", s.limit))
-		conn.Close()
+		c.conn.Close()
 		return nil
 	}
 	return c
@@ -126,6 +131,7 @@ func (s *Server) Reset() {
 	connections, waiting, inv := s.connections, s.waiting, s.current
 	s.connections = make(map[*connection]struct{})
 	s.waiting, s.current = nil, nil
+	s.giveBack()
 	s.state, s.initialized, s.initError = started, false, nil
 	if inv != nil && inv.answered {
 		inv = nil
@@ -181,6 +187,9 @@ func (s *Server) AwaitInit(ctx context.Context) (InitResult, error) {
 // for the next one. It is not for use during an Invoke. Its errors are ErrReset and the cause of
 // ctx; a runtime that never asks again leaves only the latter.
 func (s *Server) AwaitIdle(ctx context.Context) error {
+	if s.Settle() {
+		return nil
+	}
 	if err := s.await(ctx, func() bool { return s.state == ready }); err != nil {
 		return &lambda.Error{Op: "await idle runtime", Err: err}
 	}

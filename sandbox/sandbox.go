@@ -129,6 +129,8 @@ type Sandbox interface {
 	Freeze(ctx context.Context) error
 	Thaw(ctx context.Context) error
 	Usage() (Usage, error)
+	// MemoryPeak is Usage's MemoryPeakBytes alone, which is read after each invocation.
+	MemoryPeak() (int64, error)
 
 	// Destroy ends every process and removes every trace on the host. It is idempotent.
 	Destroy(ctx context.Context) error

@@ -134,7 +134,7 @@ func (r *Remote) Gone() <-chan struct{} { return r.gone }
 // whether the function has seen the event.
 func (r *Remote) Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Result, error) {
 	var out invoked
-	payload, err := r.client.channel.Call(ctx, kindInvoke, invoke{
+	payload, err := r.client.channel.Call(ctx, kindInvoke, &invoke{
 		EnvironmentID: r.id,
 		RequestID:     inv.RequestID,
 		FunctionARN:   inv.FunctionARN,

@@ -47,6 +47,7 @@ type environment struct {
 	ended        bool          // serves no invocation any more
 	released     bool          // its sandbox and code are given back
 	initDuration time.Duration // of an init phase that no invocation has reported yet
+	unfinished   *outcome      // of the last invocation, which has been answered but not reported
 
 	mu     sync.Mutex
 	waited sandbox.Running         // guarded by mu; the process that cancel is about
@@ -75,21 +76,37 @@ func newEnvironment(h *Host, spec lambda.EnvironmentSpec, r runtimes.Runtime, bo
 	return e, nil
 }
 
-// take waits a moment for the environment's turn.
+// take waits a moment for the environment's turn and for the end of its last invocation.
 func (e *environment) take() error {
 	select {
 	case <-e.turn:
-		return nil
 	default:
+		patience := time.NewTimer(busyAfter)
+		defer patience.Stop()
+		select {
+		case <-e.turn:
+		case <-patience.C:
+			return busy()
+		}
 	}
-	patience := time.NewTimer(busyAfter)
-	defer patience.Stop()
-	select {
-	case <-e.turn:
+	if e.unfinished == nil {
 		return nil
-	case <-patience.C:
-		return &lambda.Error{Kind: lambda.Busy, Op: "invoke", Message: "the environment is still finishing its last event"}
 	}
+	if !e.api.Settle() {
+		ctx, cancel := context.WithTimeout(context.Background(), busyAfter)
+		err := e.api.AwaitIdle(ctx)
+		cancel()
+		if err != nil && !e.died() {
+			e.give() // the freeze that this schedules finishes the invocation
+			return busy()
+		}
+	}
+	e.finish()
+	return nil
+}
+
+func busy() error {
+	return &lambda.Error{Kind: lambda.Busy, Op: "invoke", Message: "the environment is still finishing its last event"}
 }
 
 // give ends the holder's turn. An environment that is idle then freezes soon; only now, because a
@@ -131,6 +148,9 @@ func (e *environment) watch(running sandbox.Running) {
 	}
 	e.mu.Unlock()
 	<-e.turn // an invocation that has it sees the exit itself and leaves nothing to bury
+	if e.running == running {
+		e.finish()
+	}
 	died := e.running == running && !e.ended
 	e.give()
 	if died {
@@ -249,6 +269,7 @@ func (e *environment) freezeIfIdle() {
 		return // whoever has the turn schedules the next freeze when giving it
 	}
 	defer e.give()
+	e.finish()
 	if e.frozen || e.ended || e.running == nil {
 		return
 	}
@@ -275,6 +296,7 @@ func (e *environment) destroy(ctx context.Context) error {
 	e.mu.Unlock()
 	<-e.turn
 	defer e.give()
+	e.finish()
 	e.ended = true
 	if e.released {
 		return nil

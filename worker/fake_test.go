@@ -108,6 +108,8 @@ func (b *box) Thaw(context.Context) error {
 	b.frozen = false
 	return nil
 }
+func (b *box) MemoryPeak() (int64, error) { return 10 << 20, nil }
+
 func (b *box) Usage() (sandbox.Usage, error) { return sandbox.Usage{MemoryPeakBytes: 10 << 20}, nil }
 func (b *box) Destroy(ctx context.Context) error {
 	b.KillAll(ctx)

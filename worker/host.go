@@ -217,6 +217,17 @@ func (h *Host) Invoke(ctx context.Context, id string, inv *lambda.Invocation) (*
 	return e.invoke(ctx, inv)
 }
 
+// Acknowledge tells the runtime that its answer was accepted, if Invoke has left that for after the answer was passed
+// on. Without it the runtime is told a moment later.
+func (h *Host) Acknowledge(id string) {
+	h.mu.Lock()
+	e := h.environments[id]
+	h.mu.Unlock()
+	if e != nil {
+		e.api.Acknowledge()
+	}
+}
+
 func gone() error {
 	return &lambda.Error{Kind: lambda.EnvironmentGone, Op: "invoke", Message: "the environment has ended"}
 }

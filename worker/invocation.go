@@ -82,6 +82,10 @@ func (f *failure) answer(requestID string, timeout time.Duration) []byte {
 
 // outcome is what an invocation came to.
 type outcome struct {
+	requestID string
+	deadline  time.Time
+	answered  bool // the answer came at once, so it is likely that the runtime's next poll will
+
 	payload []byte
 	failed  bool     // the function reported an error, or did not answer
 	failure *failure // set when the runtime must be reset
@@ -109,28 +113,27 @@ func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lamb
 		go e.host.bury(e, "thaw failed")
 		return nil, gone()
 	}
-	// The function's time starts now and does not end with the caller's patience.
-	deadline := time.Now().Add(e.spec.Version.Timeout)
-	limit, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	e.output.begin(inv.LogTail)
 	e.output.platform("START RequestId: " + inv.RequestID + " Version: " + e.spec.Version.ID.Version + "\n")
-	o := e.run(limit, deadline, inv)
+	o := e.run(inv)
 	result := &lambda.Result{Payload: o.payload, ExecutedVersion: e.spec.Version.ID.Version}
 	if o.failed {
 		result.FunctionError = "Unhandled"
 	}
-	finish := func() {
-		e.finish(limit, inv, o)
-		cancel()
-		if inv.LogTail {
-			result.LogTail = e.output.tail()
-		}
+	o.payload = nil
+	e.unfinished = o
+	switch {
+	case inv.LogTail || o.fault != nil:
+		e.finish()
+		result.LogTail = e.output.tail()
 		e.give()
-	}
-	if inv.LogTail || o.fault != nil {
-		finish()
-	} else {
-		go finish()
+	case o.answered:
+		e.give() // whoever has the next turn finishes
+	default:
+		go func() {
+			e.finish()
+			e.give()
+		}()
 	}
 	if o.fault != nil {
 		return nil, o.fault
@@ -170,30 +173,49 @@ func (e *environment) wake() error {
 
 // run gives the event to the runtime, which it starts first if the init phase failed or the last
 // invocation ended it.
-func (e *environment) run(ctx context.Context, deadline time.Time, inv *lambda.Invocation) *outcome {
-	o := &outcome{init: e.initDuration}
-	e.initDuration = 0
+func (e *environment) run(inv *lambda.Invocation) *outcome {
 	began := time.Now()
+	// The function's time starts now and does not end with the caller's patience.
+	o := &outcome{requestID: inv.RequestID, deadline: began.Add(e.spec.Version.Timeout), init: e.initDuration}
+	e.initDuration = 0
 	if e.running == nil {
-		if f := e.boot(ctx); f != nil {
+		ctx, cancel := context.WithDeadline(context.Background(), o.deadline)
+		f := e.boot(ctx)
+		cancel()
+		if f != nil {
 			e.output.platform(initReport(time.Since(began), "invoke", f))
 			return e.fail(o, inv, began, f, gone())
 		}
 	}
-	alive, stop := e.whileRunning(ctx)
-	defer stop()
-	answer, err := e.api.Invoke(alive, runtimeapi.Event{
+	answer, err := e.api.Offer(runtimeapi.Event{
 		RequestID:     inv.RequestID,
 		FunctionARN:   inv.FunctionARN,
 		TraceID:       inv.TraceID,
 		ClientContext: inv.ClientContext,
-		Deadline:      deadline,
+		Deadline:      o.deadline,
 		Payload:       inv.Payload,
 	})
-	o.took = time.Since(began)
-	if err == nil {
-		o.payload, o.failed = answer.Payload, answer.FunctionError
+	if answer != nil {
+		o.took = time.Since(began)
+		o.payload, o.failed, o.answered = answer.Payload, answer.FunctionError, true
 		return o
+	}
+	return e.await(o, inv, began, err)
+}
+
+// await waits for the answer to an event that was offered, unless that failed with err.
+func (e *environment) await(o *outcome, inv *lambda.Invocation, began time.Time, err error) *outcome {
+	limit, cancel := context.WithDeadline(context.Background(), o.deadline)
+	defer cancel()
+	alive, stop := e.whileRunning(limit)
+	defer stop()
+	if err == nil {
+		var answer runtimeapi.Answer
+		if answer, err = e.api.Await(alive); err == nil {
+			o.took = time.Since(began)
+			o.payload, o.failed = answer.Payload, answer.FunctionError
+			return o
+		}
 	}
 	fault := error(&lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the execution environment failed; try again", Err: err})
 	if lambda.KindOf(err) == lambda.EnvironmentGone {
@@ -220,30 +242,43 @@ func (e *environment) fail(o *outcome, inv *lambda.Invocation, began time.Time, 
 	return o
 }
 
-// finish waits until the runtime asks for the next event, or resets it, and writes the last log
-// lines of the invocation.
-func (e *environment) finish(ctx context.Context, inv *lambda.Invocation, o *outcome) {
-	if o.failure == nil {
-		alive, stop := e.whileRunning(ctx)
-		if err := e.api.AwaitIdle(alive); err != nil {
-			// It answered, but died or ran into its deadline before it was done.
-			o.failure = e.cutOff(alive)
-		}
-		stop()
+// finish ends the last invocation, if that has not been done yet: it waits until the runtime asks for the next event, or
+// resets it, and writes the last log lines. The caller has the turn.
+func (e *environment) finish() {
+	o := e.unfinished
+	if o == nil {
+		return
 	}
-	usage, err := e.box.Usage()
+	e.unfinished = nil
+	if o.failure == nil && !e.api.Settle() {
+		o.failure = e.awaitIdle(o.deadline)
+	}
+	peak, err := e.box.MemoryPeak()
 	if err != nil && !e.ended {
-		e.host.config.Logger.Warn("usage not read", "environment", e.id, "error", err)
+		e.host.config.Logger.Warn("memory peak not read", "environment", e.id, "error", err)
 	}
 	if o.failure != nil && !e.ended {
-		e.reset(context.WithoutCancel(ctx))
+		e.reset(context.Background())
 	}
 	e.output.drain()
 	if o.failure != nil && o.failure.kind == typeTimeout {
 		e.output.platform(fmt.Sprintf("%s %s Task timed out after %.2f seconds\n\n",
-			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), inv.RequestID, e.spec.Version.Timeout.Seconds()))
+			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), o.requestID, e.spec.Version.Timeout.Seconds()))
 	}
-	e.output.platform("END RequestId: " + inv.RequestID + "\n")
-	e.output.platform(report(&e.spec.Version, inv.RequestID, o, usage.MemoryPeakBytes))
+	e.output.platform("END RequestId: " + o.requestID + "\n")
+	e.output.platform(report(&e.spec.Version, o.requestID, o, peak))
 	e.output.flush()
+}
+
+// awaitIdle waits until the runtime that has answered asks for the next event. It may die or run into its deadline
+// before; that the environment is being ended is no failure of an invocation that was answered.
+func (e *environment) awaitIdle(deadline time.Time) *failure {
+	limit, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	alive, stop := e.whileRunning(limit)
+	defer stop()
+	if err := e.api.AwaitIdle(alive); err != nil && !errors.Is(context.Cause(alive), errDestroyed) {
+		return e.cutOff(alive)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -33,19 +34,75 @@ type created struct{ EnvironmentID string }
 
 type environmentID struct{ EnvironmentID string }
 
+// invoke and invoked belong to every invocation, so they spell themselves: each field as its length and its bytes.
 type invoke struct {
 	EnvironmentID string
 	RequestID     string
 	FunctionARN   string
-	ClientContext string `json:",omitempty"`
-	TraceID       string `json:",omitempty"`
-	LogTail       bool   `json:",omitempty"`
+	ClientContext string
+	TraceID       string
+	LogTail       bool
 }
 
 type invoked struct {
-	FunctionError   string `json:",omitempty"`
+	FunctionError   string
 	ExecutedVersion string
-	LogTail         []byte `json:",omitempty"`
+	LogTail         []byte
+}
+
+// AppendBinary implements encoding.BinaryAppender.
+func (i *invoke) AppendBinary(b []byte) ([]byte, error) {
+	tail := ""
+	if i.LogTail {
+		tail = "tail"
+	}
+	return appendFields(b, i.EnvironmentID, i.RequestID, i.FunctionARN, i.ClientContext, i.TraceID, tail), nil
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler.
+func (i *invoke) UnmarshalBinary(b []byte) error {
+	var tail string
+	err := readFields(b, &i.EnvironmentID, &i.RequestID, &i.FunctionARN, &i.ClientContext, &i.TraceID, &tail)
+	i.LogTail = tail != ""
+	return err
+}
+
+// AppendBinary implements encoding.BinaryAppender.
+func (i *invoked) AppendBinary(b []byte) ([]byte, error) {
+	return appendFields(b, i.FunctionError, i.ExecutedVersion, string(i.LogTail)), nil
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler.
+func (i *invoked) UnmarshalBinary(b []byte) error {
+	var tail string
+	err := readFields(b, &i.FunctionError, &i.ExecutedVersion, &tail)
+	i.LogTail = []byte(tail)
+	return err
+}
+
+func appendFields(b []byte, fields ...string) []byte {
+	for _, f := range fields {
+		b = binary.AppendUvarint(b, uint64(len(f)))
+		b = append(b, f...)
+	}
+	return b
+}
+
+// readFields sets exactly the fields that b holds.
+func readFields(b []byte, fields ...*string) error {
+	all := string(b) // the fields are parts of it
+	for _, f := range fields {
+		length, n := binary.Uvarint(b)
+		if n <= 0 || length > uint64(len(b)-n) {
+			return errors.New("malformed header")
+		}
+		*f = all[n : n+int(length)]
+		b, all = b[n+int(length):], all[n+int(length):]
+	}
+	if len(b) != 0 {
+		return errors.New("malformed header: too long")
+	}
+	return nil
 }
 
 type runtimeName struct{ Identifier string }

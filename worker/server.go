@@ -86,8 +86,8 @@ func (s *Server) create(ctx context.Context, c *channel.Conn, r *channel.Request
 }
 
 func (s *Server) invoke(ctx context.Context, c *channel.Conn, r *channel.Request) error {
-	var in invoke
-	if err := r.Header(&in); err != nil {
+	in := new(invoke)
+	if err := r.Header(in); err != nil {
 		return err
 	}
 	result, err := s.host.Invoke(ctx, in.EnvironmentID, &lambda.Invocation{
@@ -101,7 +101,9 @@ func (s *Server) invoke(ctx context.Context, c *channel.Conn, r *channel.Request
 	if err != nil {
 		return c.SendFault(remote(err))
 	}
-	return c.Send(channel.Done, invoked{result.FunctionError, result.ExecutedVersion, result.LogTail}, result.Payload)
+	err = c.Send(channel.Done, &invoked{result.FunctionError, result.ExecutedVersion, result.LogTail}, result.Payload)
+	s.host.Acknowledge(in.EnvironmentID)
+	return err
 }
 
 // attach is the front's lease: as long as it stands the front's environments live, and it tells the

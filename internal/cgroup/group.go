@@ -40,6 +40,7 @@ type Group struct {
 	v1        map[controller]string
 	unified   string   // "" if the host has no version 2
 	handle    *os.File // the directory in version 2
+	peak      peakFile
 }
 
 // Create makes a group without limits and without processes.
@@ -224,12 +225,7 @@ func (g *Group) Usage() (Usage, error) {
 	if u.OutOfMemoryKills, err = g.OutOfMemoryKills(); err != nil {
 		return Usage{}, err
 	}
-	if g.hierarchy.inV2[memory] {
-		u.MemoryPeakBytes, err = number(filepath.Join(g.unified, "memory.peak"))
-	} else {
-		u.MemoryPeakBytes, err = number(filepath.Join(g.v1[memory], "memory.max_usage_in_bytes"))
-	}
-	if err != nil {
+	if u.MemoryPeakBytes, err = g.MemoryPeak(); err != nil {
 		return Usage{}, err
 	}
 	var t int64
@@ -257,6 +253,7 @@ func (g *Group) Remove(ctx context.Context) error {
 	if g.handle != nil {
 		g.handle.Close()
 	}
+	g.peak.close()
 	err := poll(ctx, func() (bool, error) {
 		err := g.removeDirectories()
 		return !errors.Is(err, errBusy), err

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"cloister/internal/socket"
 )
 
 // handshakeTimeout bounds how long an unauthenticated peer may hold a connection.
@@ -79,14 +81,19 @@ func (c *Client) Open(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial channel: %w", err)
 	}
-	stream := tls.Client(raw, c.config)
+	direct, err := socket.Take(raw)
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("dial channel: %w", err)
+	}
+	stream := tls.Client(direct, c.config)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := stream.HandshakeContext(ctx); err != nil {
-		raw.Close()
+		direct.Close()
 		return nil, fmt.Errorf("channel handshake: %w", err)
 	}
-	return &Conn{stream: stream}, nil
+	return &Conn{stream: stream, socket: direct}, nil
 }
 
 // takeIdle returns the connection that was used last and is still open, or nil if there is none.

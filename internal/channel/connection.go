@@ -3,6 +3,7 @@ package channel
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
+
+	"cloister/internal/socket"
 )
 
 // Bounds of one frame. A body holds at most one payload of an invocation, or a piece of an image.
@@ -46,6 +48,7 @@ func (e *RemoteError) Error() string { return e.Operation + ": " + e.Message }
 // Conn is one side of an authenticated connection. One goroutine at a time may send and one receive.
 type Conn struct {
 	stream *tls.Conn
+	socket *socket.Conn // below stream
 	head   [frameHead]byte
 	broken atomic.Bool // a send or receive failed: the connection is not used again
 }
@@ -53,7 +56,7 @@ type Conn struct {
 // frames holds buffers in which a frame is put together, so that it leaves in one write.
 var frames = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// Send writes one frame. header is encoded as JSON; nil leaves it empty.
+// Send writes one frame. header is encoded by its own AppendBinary, or as JSON; nil leaves it empty.
 func (c *Conn) Send(kind Kind, header any, body []byte) error {
 	buffer := frames.Get().(*bytes.Buffer)
 	defer func() {
@@ -64,10 +67,8 @@ func (c *Conn) Send(kind Kind, header any, body []byte) error {
 	buffer.Reset()
 	var head [frameHead]byte
 	buffer.Write(head[:])
-	if header != nil {
-		if err := json.NewEncoder(buffer).Encode(header); err != nil {
-			return fmt.Errorf("encode frame: %w", err)
-		}
+	if err := encodeHeader(buffer, header); err != nil {
+		return fmt.Errorf("encode frame: %w", err)
 	}
 	headerBytes := buffer.Len() - frameHead
 	if headerBytes > MaxHeaderBytes || len(body) > MaxBodyBytes {
@@ -85,6 +86,25 @@ func (c *Conn) Send(kind Kind, header any, body []byte) error {
 	return nil
 }
 
+func encodeHeader(buffer *bytes.Buffer, header any) error {
+	switch header := header.(type) {
+	case nil:
+		return nil
+	case encoding.BinaryAppender:
+		b, err := header.AppendBinary(buffer.AvailableBuffer())
+		buffer.Write(b)
+		return err
+	}
+	return json.NewEncoder(buffer).Encode(header)
+}
+
+func decodeHeader(raw []byte, into any) error {
+	if binary, ok := into.(encoding.BinaryUnmarshaler); ok {
+		return binary.UnmarshalBinary(raw)
+	}
+	return json.Unmarshal(raw, into)
+}
+
 // SendFault reports a failed exchange to the other side.
 func (c *Conn) SendFault(e *RemoteError) error { return c.Send(Fault, e, nil) }
 
@@ -100,7 +120,7 @@ func (c *Conn) Receive(header any) (Kind, []byte, error) {
 		header, err = remote, error(remote)
 	}
 	if header != nil && len(raw) > 0 {
-		if bad := json.Unmarshal(raw, header); bad != nil {
+		if bad := decodeHeader(raw, header); bad != nil {
 			c.broken.Store(true)
 			return 0, nil, fmt.Errorf("decode frame: %w", bad)
 		}
@@ -133,29 +153,13 @@ func (c *Conn) receive() (Kind, json.RawMessage, []byte, error) {
 // Stream gives the connection away as plain bytes, for a pipe. It is not used for frames again.
 func (c *Conn) Stream() net.Conn {
 	c.broken.Store(true)
+	c.socket.Patient()
 	return c.stream
 }
 
 // open says whether an idle connection still has its other end: nothing is to be read from it, not
 // even its end. It costs one system call and saves an exchange from a peer that has restarted.
-func (c *Conn) open() bool {
-	raw, ok := c.stream.NetConn().(syscall.Conn)
-	if !ok {
-		return true
-	}
-	control, err := raw.SyscallConn()
-	if err != nil {
-		return false
-	}
-	quiet := false
-	err = control.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet
-}
+func (c *Conn) open() bool { return c.socket.Quiet() }
 
 // Close ends the connection.
 func (c *Conn) Close() error {

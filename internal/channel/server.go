@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"cloister/internal/socket"
 )
 
 // A Request is the first frame of an exchange.
@@ -23,7 +25,7 @@ type Request struct {
 
 // Header decodes the request's header.
 func (r *Request) Header(into any) error {
-	if err := json.Unmarshal(r.header, into); err != nil {
+	if err := decodeHeader(r.header, into); err != nil {
 		return fmt.Errorf("decode request: %w", err)
 	}
 	return nil
@@ -80,11 +82,17 @@ func (s *Server) Serve(l net.Listener) error {
 				return nil
 			}
 		}
-		if !s.add(raw) {
+		direct, err := socket.Take(raw)
+		if err != nil {
+			s.logger.Error("channel connection not accepted", "error", err)
 			raw.Close()
+			continue
+		}
+		if !s.add(direct) {
+			direct.Close()
 			return nil
 		}
-		go s.serve(raw)
+		go s.serve(direct)
 	}
 }
 
@@ -106,7 +114,7 @@ func (s *Server) remove(c net.Conn) {
 	s.active.Done()
 }
 
-func (s *Server) serve(raw net.Conn) {
+func (s *Server) serve(raw *socket.Conn) {
 	defer s.remove(raw)
 	stream := tls.Server(raw, s.config)
 	ctx, cancel := context.WithTimeout(s.ctx, handshakeTimeout)
@@ -117,7 +125,7 @@ func (s *Server) serve(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	conn := &Conn{stream: stream}
+	conn := &Conn{stream: stream, socket: raw}
 	for {
 		kind, header, body, err := conn.receive()
 		if err == nil {

@@ -114,6 +114,16 @@ func (c *cell) Thaw(context.Context) error {
 	return c.group.Thaw()
 }
 
+// MemoryPeak reads the counter of memory.
+func (c *cell) MemoryPeak() (int64, error) {
+	end, err := c.begin("read memory peak", parked, attached)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	return c.group.MemoryPeak()
+}
+
 // Usage reads the counters.
 func (c *cell) Usage() (sandbox.Usage, error) {
 	end, err := c.begin("read usage", parked, attached)

@@ -91,10 +91,11 @@ func (s *suite) afterDestroy(t *testing.T) {
 	must(t, box.Destroy(ctx), "destroy again")
 	_, startErr := box.Start(ctx, sandbox.Process{Path: "/probe"})
 	_, usageErr := box.Usage()
+	_, peakErr := box.MemoryPeak()
 	_, acceptErr := box.RuntimeAPI().Accept()
 	_, servicesErr := box.Services().Accept()
 	for name, err := range map[string]error{
-		"Start": startErr, "Usage": usageErr, "Attach": box.Attach(ctx, nil, Limits), "Freeze": box.Freeze(ctx), "Thaw": box.Thaw(ctx),
+		"Start": startErr, "Usage": usageErr, "MemoryPeak": peakErr, "Attach": box.Attach(ctx, nil, Limits), "Freeze": box.Freeze(ctx), "Thaw": box.Thaw(ctx),
 		"KillAll": box.KillAll(ctx), "SetCPU": box.SetCPU(1),
 	} {
 		if lambda.KindOf(err) != lambda.EnvironmentGone {

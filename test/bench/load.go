@@ -19,6 +19,7 @@ type target struct {
 	tls     *tls.Config
 	request []byte
 	event   string // that the answer must repeat
+	pids    []int  // the service's own processes, without runtimes
 }
 
 // sample is one slice of load.
@@ -26,6 +27,7 @@ type sample struct {
 	p50, p99 time.Duration
 	rate     float64 // good answers per second
 	failed   int
+	cpu      time.Duration // of the service's processes for each answer
 }
 
 // load sends the request from so many callers, each on its own connection, one at a time.
@@ -37,6 +39,10 @@ func (t *target) load(callers int, length time.Duration) (sample, error) {
 		failed int
 		group  sync.WaitGroup
 	)
+	before, err := cpuTime(t.pids)
+	if err != nil {
+		return sample{}, err
+	}
 	began := time.Now()
 	for range callers {
 		group.Go(func() {
@@ -56,8 +62,13 @@ func (t *target) load(callers int, length time.Duration) (sample, error) {
 	if len(all) == 0 {
 		return sample{}, fmt.Errorf("%s gave no answer in %s", t.name, length)
 	}
+	after, err := cpuTime(t.pids)
+	if err != nil {
+		return sample{}, err
+	}
 	slices.Sort(all)
 	return sample{
+		cpu:    (after - before) / time.Duration(len(all)+failed),
 		p50:    all[len(all)/2],
 		p99:    all[len(all)*99/100],
 		rate:   float64(len(all)) / time.Since(began).Seconds(),

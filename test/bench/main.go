@@ -23,10 +23,17 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == floorCommand {
+		if err := serveFloor(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: floor:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	binary := flag.String("binary", "bin/cloister", "the cloister binary")
 	rounds := flag.Int("rounds", 9, "interleaved rounds")
 	slice := flag.Duration("slice", 2*time.Second, "load per service and round")
-	cold := flag.Int("cold", 20, "cold starts per runtime")
+	cold := flag.Int("cold", 20, "cold starts per runtime; 0 for none")
 	write := flag.String("write", "", "file whose tables between the marker comments are replaced")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -83,14 +90,17 @@ func (b *bench) run(ctx context.Context, binary string) (err error) {
 	if err := b.warm(subjects); err != nil {
 		return err
 	}
+	if b.cold == 0 {
+		return nil
+	}
 	return b.coldStarts(ctx, subjects)
 }
 
 // warm compares answers of warm environments, one caller.
 func (b *bench) warm(subjects []*subject) error {
-	b.printf("| warm, 1 caller | floor p50 µs | Cloister p50 µs | p50 ratio (min–max) | p99 ratio | failed |\n| --- | --- | --- | --- | --- | --- |\n")
+	b.printf("| warm, 1 caller | floor p50 µs | Cloister p50 µs | p50 ratio (min–max) | p99 ratio | service CPU µs a call: floor | Cloister | ratio | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, s := range subjects {
-		f, err := s.startFloor(b.folder)
+		f, err := s.startFloor(b.folder, 1)
 		if err != nil {
 			return err
 		}
@@ -101,12 +111,14 @@ func (b *bench) warm(subjects []*subject) error {
 		}
 		p50 := ratios(rows, func(x sample) float64 { return float64(x.p50) })
 		p99 := ratios(rows, func(x sample) float64 { return float64(x.p99) })
+		cpu := ratios(rows, func(x sample) float64 { return float64(x.cpu) })
 		failed := 0
 		for _, r := range rows {
 			failed += r[1].failed
 		}
-		b.printf("| %s | %d | %d | **%.2f** (%.2f–%.2f) | %.2f | %d |\n", s.name,
-			median(column(rows, 0)).Microseconds(), median(column(rows, 1)).Microseconds(), middle(p50), p50[0], p50[len(p50)-1], middle(p99), failed)
+		b.printf("| %s | %d | %d | **%.2f** (%.2f–%.2f) | %.2f | %d | %d | %.2f | %d |\n", s.name,
+			median(column(rows, 0, p50Of)).Microseconds(), median(column(rows, 1, p50Of)).Microseconds(), middle(p50), p50[0], p50[len(p50)-1], middle(p99),
+			median(column(rows, 0, cpuOf)).Microseconds(), median(column(rows, 1, cpuOf)).Microseconds(), middle(cpu), failed)
 	}
 	b.printf("\n")
 	return nil
@@ -139,10 +151,13 @@ func ratios(rows [][2]sample, of func(sample) float64) []float64 {
 	return all
 }
 
-func column(rows [][2]sample, i int) []time.Duration {
+func p50Of(s sample) time.Duration { return s.p50 }
+func cpuOf(s sample) time.Duration { return s.cpu }
+
+func column(rows [][2]sample, i int, of func(sample) time.Duration) []time.Duration {
 	var all []time.Duration
 	for _, r := range rows {
-		all = append(all, r[i].p50)
+		all = append(all, of(r[i]))
 	}
 	return all
 }

@@ -4,16 +4,12 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -137,18 +133,15 @@ func (b *bench) signedTarget(ctx context.Context, s *subject, settings aws.Confi
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &target{name: "Cloister " + s.name, address: r.URL.Host, tls: &tls.Config{RootCAs: roots}, request: raw.Bytes(), event: event}, nil
-}
-
-// plainFloor is the floor with the subject's runtime as a plain process.
-type plainFloor struct {
-	floor   *floor.Floor
-	process *exec.Cmd
-	name    string
+	pids, err := children(b.service.PID())
+	if err != nil {
+		return nil, err
+	}
+	return &target{name: "Cloister " + s.name, pids: pids, address: r.URL.Host, tls: &tls.Config{RootCAs: roots}, request: raw.Bytes(), event: event}, nil
 }
 
 // start runs the subject's runtime against a floor; the process has no limits and no sandbox.
-func (s *subject) start(f *floor.Floor, folder string) (*exec.Cmd, error) {
+func (s *subject) start(runtimeAPI, folder string) (*exec.Cmd, error) {
 	root := filepath.Join(folder, s.function)
 	command := append([]string{}, s.command...)
 	if command[0] == "bootstrap" {
@@ -162,40 +155,11 @@ func (s *subject) start(f *floor.Floor, folder string) (*exec.Cmd, error) {
 		"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", "_HANDLER=app.handler", "LAMBDA_TASK_ROOT=" + root, "AWS_REGION=us-east-1",
 		"AWS_LAMBDA_FUNCTION_NAME=echo", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1769", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/echo", "AWS_LAMBDA_LOG_STREAM_NAME=floor",
-		"AWS_LAMBDA_RUNTIME_API=" + f.RuntimeAPI.Addr().String(),
+		"AWS_LAMBDA_RUNTIME_API=" + runtimeAPI,
 	}
 	c.Dir = root
 	c.Stderr = os.Stderr
 	return c, c.Start()
-}
-
-func (s *subject) startFloor(folder string) (*plainFloor, error) {
-	certificate, err := selfSigned()
-	if err != nil {
-		return nil, err
-	}
-	f, err := floor.Start(certificate)
-	if err != nil {
-		return nil, err
-	}
-	process, err := s.start(f, folder)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &plainFloor{f, process, "floor " + s.name}, nil
-}
-
-func (p *plainFloor) target() *target {
-	address := p.floor.Clients.Addr().String()
-	request := fmt.Sprintf("POST /invoke HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", address, len(event), event)
-	return &target{name: p.name, address: address, tls: &tls.Config{InsecureSkipVerify: true}, request: []byte(request), event: event}
-}
-
-func (p *plainFloor) close() {
-	p.process.Process.Kill()
-	p.process.Wait()
-	p.floor.Close()
 }
 
 // forkExec is the time of a plain start of the runtime to its first poll.
@@ -209,12 +173,14 @@ func (s *subject) forkExec(folder string) (time.Duration, error) {
 		return 0, err
 	}
 	began := time.Now()
-	process, err := s.start(f, folder)
+	process, err := s.start(f.RuntimeAPI.Addr().String(), folder)
 	if err != nil {
 		f.Close()
 		return 0, err
 	}
-	defer (&plainFloor{f, process, ""}).close()
+	defer f.Close()
+	defer process.Wait()
+	defer process.Process.Kill()
 	select {
 	case polled := <-f.Polled:
 		return polled.Sub(began), nil
@@ -339,14 +305,4 @@ func unpack(packed []byte, root string) error {
 		}
 	}
 	return nil
-}
-
-func selfSigned() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }

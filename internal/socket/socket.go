@@ -1,0 +1,291 @@
+// Package socket makes stream sockets whose readers wait in the kernel instead of in Go's network
+// poller, for the few connections that every warm invocation passes.
+//
+// Go's poller is made for thousands of connections that rarely speak: a goroutine that waits costs no
+// thread, and its waking goes through the scheduler, which wakes further threads to look for more work. A
+// warm invocation passes two processes, and on a machine with few cores these wake-ups cost
+// several times what the work does (docs/BENCHMARKS.md). A Conn therefore reads with a blocking system
+// call for a moment, as long as few others do, and is put aside (parking.go) only if nothing comes.
+//
+// It is used by package internal/channel on both ends, by the gateway and by runtimeapi. It knows nothing of what it
+// carries. Invariants: at most hotReaders goroutines of the process block in the kernel, for at most hotWait
+// each, so that the rest of the process always finds a processor; a descriptor is closed when nobody uses it any
+// more. What arrives is the peer's; how long a reader waits for it is bounded by deadlines.
+package socket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hotWait is how long a reader waits in the kernel. It is longer than a busy client or a short function
+// takes, and short enough for Close and deadlines, which a blocked reader notices after it.
+const hotWait = 2 * time.Millisecond
+
+// hot counts the goroutines that block in the kernel now.
+var hot atomic.Int32
+
+// hotReaders leaves one processor free: the Go scheduler takes one away from a blocked
+// thread only after some time if there is another idle one.
+func hotReaders() int32 { return int32(max(1, runtime.GOMAXPROCS(0)-1)) }
+
+// A Conn is a stream socket. It implements net.Conn; one goroutine at a time may read and one write.
+type Conn struct {
+	fd            int
+	parking       *parking
+	hot           atomic.Int32 // hotReaders of the process; 0 for a patient connection
+	local, remote net.Addr
+
+	uses   atomic.Int32 // Close counts as one until it is called; at 0 fd is closed
+	closed atomic.Bool
+
+	readDeadline, writeDeadline atomic.Int64 // UnixNano; 0 for none
+
+	readable, writable chan struct{} // capacity 1; filled by parking
+
+	mu    sync.Mutex
+	armed uint32 // guarded by mu; events that the parking waits for
+	known bool   // guarded by mu; fd has been added to the parking
+}
+
+// Take makes a Conn of a *net.TCPConn or *net.UnixConn, which must not be used any more then. After an error c is
+// the caller's to close.
+func Take(c net.Conn) (*Conn, error) {
+	source, ok := c.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, errors.New("socket: not a stream socket of the operating system")
+	}
+	p, err := theParking()
+	if err != nil {
+		return nil, err
+	}
+	file, err := source.File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // it would close its descriptor when it is collected, so a Conn has its own
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	wait := unix.NsecToTimeval(int64(hotWait))
+	if err := errors.Join(unix.SetNonblock(fd, false), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	s := &Conn{fd: fd, parking: p, local: c.LocalAddr(), remote: c.RemoteAddr(), readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
+	s.uses.Store(1)
+	s.hot.Store(hotReaders())
+	c.Close() // takes it out of Go's poller; the duplicate lives on
+	return s, nil
+}
+
+// use keeps the descriptor open until release; false after Close.
+func (c *Conn) use() bool {
+	for !c.closed.Load() {
+		n := c.uses.Load()
+		if n == 0 {
+			return false
+		}
+		if c.uses.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Conn) release() {
+	if c.uses.Add(-1) == 0 {
+		c.parking.forget(c)
+		unix.Close(c.fd) // ends what the kernel has armed, for there is no duplicate
+	}
+}
+
+// Patient makes later reads wait aside from the start: the connection now belongs to code that speaks
+// rarely, or that interrupts its reads by deadlines.
+func (c *Conn) Patient() { c.hot.Store(0) }
+
+// Close ends the connection and whatever waits for it, at the latest after hotWait.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	unix.Shutdown(c.fd, unix.SHUT_RDWR) // wakes readers; an error means that the peer was first
+	c.release()
+	return nil
+}
+
+// Read waits for data in the kernel for a moment and then aside. Errors: io.EOF, os.ErrDeadlineExceeded,
+// net.ErrClosed, and those of the socket.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if !c.use() {
+		return 0, c.failed("read", net.ErrClosed)
+	}
+	defer c.release()
+	n, err := c.readHot(b)
+	for err == syscall.EAGAIN {
+		if err := c.wait(unix.EPOLLIN, c.readable, &c.readDeadline); err != nil {
+			return 0, c.failed("read", err)
+		}
+		n, err = c.receive(b, unix.MSG_DONTWAIT)
+	}
+	switch {
+	case err != nil:
+		return 0, c.failed("read", err)
+	case n == 0 && c.closed.Load():
+		return 0, c.failed("read", net.ErrClosed)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// readHot blocks in the kernel if few others do.
+func (c *Conn) readHot(b []byte) (int, error) {
+	defer hot.Add(-1)
+	if hot.Add(1) > c.hot.Load() {
+		return c.receive(b, unix.MSG_DONTWAIT)
+	}
+	return c.receive(b, 0)
+}
+
+func (c *Conn) receive(b []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(c.fd, b, flags)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// Write sends all of b, waiting aside while the peer takes no more.
+func (c *Conn) Write(b []byte) (int, error) {
+	if !c.use() {
+		return 0, c.failed("write", net.ErrClosed)
+	}
+	defer c.release()
+	sent := 0
+	for {
+		n, err := unix.SendmsgN(c.fd, b[sent:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == nil {
+			if sent += n; sent == len(b) {
+				return sent, nil
+			}
+			continue
+		}
+		if err == syscall.EAGAIN {
+			err = c.wait(unix.EPOLLOUT, c.writable, &c.writeDeadline)
+		}
+		if err != nil && err != syscall.EINTR {
+			return sent, c.failed("write", err)
+		}
+	}
+}
+
+// Quiet says whether nothing is to be read, not even the end: the peer of an idle connection is still there.
+func (c *Conn) Quiet() bool {
+	if !c.use() {
+		return false
+	}
+	defer c.release()
+	var b [1]byte
+	_, err := c.receive(b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == syscall.EAGAIN
+}
+
+// ReadHot is Read that does not wait aside: if nothing comes in that moment it returns 0 and no error.
+func (c *Conn) ReadHot(b []byte) (int, error) {
+	if !c.use() {
+		return 0, c.failed("read", net.ErrClosed)
+	}
+	defer c.release()
+	n, err := c.readHot(b)
+	switch {
+	case err == syscall.EAGAIN:
+		return 0, nil
+	case err != nil:
+		return 0, c.failed("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// WriteNow sends what the socket takes at once, which may be nothing.
+func (c *Conn) WriteNow(b []byte) (int, error) {
+	if !c.use() {
+		return 0, c.failed("write", net.ErrClosed)
+	}
+	defer c.release()
+	n, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	switch {
+	case err == syscall.EAGAIN || err == syscall.EINTR:
+		return 0, nil
+	case err != nil:
+		return 0, c.failed("write", err)
+	}
+	return n, nil
+}
+
+// CloseWrite tells the peer that nothing more comes.
+func (c *Conn) CloseWrite() error {
+	if !c.use() {
+		return net.ErrClosed
+	}
+	defer c.release()
+	return os.NewSyscallError("shutdown", unix.Shutdown(c.fd, unix.SHUT_WR))
+}
+
+// failed words an error as package net does.
+func (c *Conn) failed(operation string, err error) error {
+	return &net.OpError{Op: operation, Net: c.remote.Network(), Source: c.local, Addr: c.remote, Err: err}
+}
+
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements net.Conn.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline implements net.Conn. A deadline in the past ends a waiting Read or Write at once, or
+// after hotWait; one in the future counts from the next wait on.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn; see SetDeadline.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(&c.readDeadline, c.readable, t)
+}
+
+// SetWriteDeadline implements net.Conn; see SetDeadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(&c.writeDeadline, c.writable, t)
+}
+
+func (c *Conn) setDeadline(deadline *atomic.Int64, waiter chan struct{}, t time.Time) error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	if t.IsZero() {
+		deadline.Store(0)
+		return nil
+	}
+	deadline.Store(t.UnixNano())
+	if !t.After(time.Now()) {
+		notify(waiter) // who waits looks at the deadline again
+	}
+	return nil
+}
