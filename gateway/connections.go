@@ -89,7 +89,10 @@ func (c *connections) makeRoom() bool {
 // closeAbruptly closes the socket below TLS. A TLS close would first write an alert, and may wait for
 // seconds if the peer does not read.
 func closeAbruptly(conn net.Conn) {
-	if secure, ok := conn.(*tls.Conn); ok {
+	switch secure := conn.(type) {
+	case *tls.Conn:
+		conn = secure.NetConn()
+	case *handedConn:
 		conn = secure.NetConn()
 	}
 	conn.Close()

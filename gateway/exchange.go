@@ -14,6 +14,7 @@ import (
 
 	"cloister/api"
 	"cloister/iam"
+	"cloister/iam/sigv4"
 )
 
 // An exchange is one request on its way through the steps of serve, and the writer of its answer. It
@@ -31,8 +32,8 @@ type exchange struct {
 	unmatched error // why operation is nil, to be told to those only who can sign
 
 	body     []byte
-	unread   bool  // the client may be sending a body that nobody will read
-	reserved int64 // of the budget
+	unread   bool // the client may be sending a body that nobody will read
+	reserved reservation
 
 	caller iam.Caller
 	call   api.Call // what services see of all this
@@ -73,7 +74,7 @@ func (x *exchange) serve() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := api.WithCall(x.request.Context(), &x.call)
+	ctx := api.WithCall(x.server.ctx, &x.call) // a call runs to its end though its client leaves, as on AWS
 	if err := x.authorize(ctx, in); err != nil {
 		return nil, err
 	}
@@ -89,15 +90,24 @@ func (x *exchange) begin() error {
 	}
 	x.call.RequestID = newRequestID([16]byte(x.random[:]))
 	// Framing that has fooled servers before (RFC 9112, 6.1 and 6.3) ends the connection after one request:
-	// net/http goes by Transfer-Encoding where there is a Content-Length too and does not tell.
-	if len(x.request.TransferEncoding) > 0 || !x.request.ProtoAtLeast(1, 1) {
+	// net/http goes by Transfer-Encoding where there is a Content-Length too and does not tell. So does a target with
+	// a host of its own, beside which net/http forgets the Host header.
+	if len(x.request.TransferEncoding) > 0 || !x.request.ProtoAtLeast(1, 1) || x.request.URL.Host != "" {
 		x.Header().Set("Connection", "close")
+	}
+	if !sigv4.NormalPath(x.request.URL) {
+		x.unmatched = errPath
+		return nil
 	}
 	if x.route.api.Protocol != api.Query {
 		x.operation, x.labels, x.unmatched = x.route.api.Match(x.request, nil)
 	}
 	return nil
 }
+
+// errPath refuses what is signed like another path and was perhaps made of it by a proxy.
+var errPath = &api.Error{Code: "UnknownOperationException", Status: http.StatusNotFound,
+	Message: "The path of a request must begin with a slash and have no empty and no dot segments."}
 
 // newRequestID makes a UUID version 4 of random bytes.
 func newRequestID(id [16]byte) string {
@@ -151,7 +161,7 @@ func sourceIP(remote string) string {
 
 // decode returns the operation's input, which satisfies all constraints of the model.
 func (x *exchange) decode() (any, error) {
-	if x.route.api.Protocol == api.Query {
+	if x.unmatched == nil && x.route.api.Protocol == api.Query {
 		x.operation, x.labels, x.unmatched = x.route.api.Match(x.request, x.body)
 	}
 	if x.unmatched != nil {
@@ -180,10 +190,6 @@ func (x *exchange) authorize(ctx context.Context, in any) error {
 
 // refuse answers with an error.
 func (x *exchange) refuse(err error) {
-	if errors.Is(err, context.Canceled) && x.request.Context().Err() != nil {
-		x.status = statusClientGone
-		return
-	}
 	if !x.verified {
 		// A stranger gets one answer per connection, so holding one open takes work.
 		x.Header().Set("Connection", "close")
@@ -200,9 +206,6 @@ func (x *exchange) refuse(err error) {
 		x.drain()
 	}
 }
-
-// statusClientGone is logged, never sent: nobody is there to read it.
-const statusClientGone = 499
 
 // prepareWriting starts the time that the client has to take the answer.
 func (x *exchange) prepareWriting() {

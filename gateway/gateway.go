@@ -50,7 +50,7 @@ type Service interface {
 
 // A Verifier verifies signatures. *sigv4.Verifier is one; see there for the methods' contracts.
 type Verifier interface {
-	Check(r *http.Request) error
+	Check(r *http.Request) (sigv4.Claim, error)
 	Verify(ctx context.Context, r *http.Request, body []byte) (sigv4.Signature, error)
 }
 
@@ -123,7 +123,10 @@ type Server struct {
 	budget      budget
 	connections *connections
 	tls         *tls.Config
-	http        *http.Server
+	ctx         context.Context // of all calls
+	cancel      context.CancelFunc
+	lane        *lane
+	http        *http.Server // for what is not for the lane
 }
 
 // New returns a Server that listens nowhere yet.
@@ -158,6 +161,8 @@ func New(c Config) (*Server, error) {
 			NextProtos: []string{"http/1.1"},
 		},
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.lane = &lane{server: s, tracks: map[*track]bool{}}
 	s.http = s.newHTTPServer()
 	return s, nil
 }
@@ -185,7 +190,7 @@ func (s *Server) newHTTPServer() *http.Server {
 // Serve answers connections of l, which must not be TLS yet, until Shutdown or Close; its error is
 // nil then. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(listener{tls.NewListener(l, s.tls), s.connections})
+	err := s.http.Serve(s.lane.listen(listener{l, s.connections}))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -195,13 +200,19 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown closes the listeners, lets calls in flight finish, and returns when all connections are closed.
 // If ctx ends first, the rest is cut off and the error is the context's.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
+	rest := make(chan error, 1)
+	go func() { rest <- s.http.Shutdown(ctx) }() // closes the listeners first
+	err := errors.Join(s.lane.drain(ctx), <-rest)
 	if err == nil {
 		return nil
 	}
-	s.http.Close()
+	s.Close()
 	return fmt.Errorf("drain API connections: %w", err)
 }
 
 // Close cuts off everything. The contexts of calls in flight end.
-func (s *Server) Close() error { return s.http.Close() }
+func (s *Server) Close() error {
+	s.cancel()
+	s.lane.close(func(bool) bool { return true })
+	return s.http.Close()
+}

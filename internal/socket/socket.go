@@ -165,6 +165,7 @@ func (c *Conn) receive(b []byte, flags int) (int, error) {
 	for {
 		n, _, err := unix.Recvfrom(c.fd, b, flags)
 		if err != syscall.EINTR {
+			received(c.fd)
 			return max(n, 0), err
 		}
 	}
@@ -177,6 +178,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	defer c.release()
 	sent := 0
+	sending(c.fd)
 	for {
 		n, err := unix.SendmsgN(c.fd, b[sent:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == nil {
@@ -229,6 +231,7 @@ func (c *Conn) WriteNow(b []byte) (int, error) {
 		return 0, c.failed("write", net.ErrClosed)
 	}
 	defer c.release()
+	sending(c.fd)
 	n, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	switch {
 	case err == syscall.EAGAIN || err == syscall.EINTR:
