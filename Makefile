@@ -7,13 +7,14 @@ export GOTOOLCHAIN := auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 CACHE := .cache
 CLIENTS := $(CACHE)/clients
+BOTOCORE := $(CACHE)/botocore
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Packages whose code runs in several goroutines at once.
 RACED := ./internal/channel ./placement ./invoke ./worker ./gateway/... ./iam/... ./store/... ./control ./logs ./runtimeapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint vulnerabilities bench generate record-emulator dependencies clean
+.PHONY: help build demo test lint vulnerabilities bench botocore generate drift record-emulator dependencies clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +26,9 @@ build: ## Build bin/cloister
 demo: build dependencies $(CLIENTS)/ready ## Deploy and invoke real functions with the aws CLI, then clean up (root)
 	$(GO) run ./test/demo -binary bin/cloister -aws $(CLIENTS)/bin/aws
 
-test: lint dependencies $(CLIENTS)/ready ## Every check and every test (root)
+test: lint dependencies $(CLIENTS)/ready botocore ## Every check and every test (root)
 	$(GO) test -race $(RACED)
-	CLOISTER_CLIENTS=$(CURDIR)/$(CLIENTS) $(GO) test -timeout 25m ./...
+	CLOISTER_CLIENTS=$(CURDIR)/$(CLIENTS) CLOISTER_BOTOCORE=$(CURDIR)/$(BOTOCORE) $(GO) test -timeout 25m ./...
 
 lint: ## gofmt, vet, staticcheck
 	@files=$$(gofmt -l .) && test -z "$$files" || { echo "gofmt these files: $$files"; exit 1; }
@@ -40,8 +41,15 @@ vulnerabilities: ## govulncheck; needs its database (VULNERABILITIES=file:///...
 bench: build dependencies ## Measure against the floor and rewrite the tables of docs/BENCHMARKS.md (root)
 	$(GO) run ./test/bench -binary bin/cloister -write docs/BENCHMARKS.md
 
-generate: ## Regenerate the wire shapes from the pinned botocore models
+botocore: $(BOTOCORE)/ready ## Download the pinned source of botocore: AWS's models and test cases
+
+generate: botocore ## Regenerate the wire shapes from the pinned botocore models
 	$(GO) generate ./api/...
+
+drift: botocore ## Say what AWS's newest models change (MODELS=version for another botocore)
+	@rm -rf $(CACHE)/newer
+	@$(CLIENTS)/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary botocore --dest $(CACHE)/newer "botocore$(if $(MODELS),==$(MODELS))"
+	$(GO) run ./api/internal/generate -drift $(CACHE)/newer/botocore-*.tar.gz
 
 record-emulator: ## Record the runtime interface emulator's answers (EMULATOR=path to its binary)
 	@test -n "$(EMULATOR)" || { echo "name the emulator: make record-emulator EMULATOR=/path/to/aws-lambda-rie COMMIT=its-commit"; exit 2; }
@@ -54,6 +62,11 @@ $(CLIENTS)/ready: test/requirements.txt | dependencies
 	@echo "installing the pinned AWS clients into $(CLIENTS)"
 	@rm -rf $(CLIENTS) && mkdir -p $(CACHE) && /usr/bin/python3 -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check -r test/requirements.txt
+	@touch $@
+
+$(BOTOCORE)/ready: api/internal/botocore/pin.txt $(CLIENTS)/ready
+	@echo "downloading the pinned source of botocore into $(BOTOCORE)"
+	@rm -rf $(BOTOCORE) && $(CLIENTS)/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary botocore --dest $(BOTOCORE) -r $<
 	@touch $@
 
 clean: ## Remove what was built and installed here

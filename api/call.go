@@ -1,8 +1,8 @@
 // Package api is the AWS wire layer: it turns HTTP requests into the typed
 // inputs of a service, checks them against the service's model, and turns typed
 // outputs and errors back into what an AWS client expects. The sub-packages
-// lambdaapi, iamapi, stsapi and logsapi hold the shapes, routes and constraints
-// of one service each; they are generated and contain no logic.
+// lambdaapi, iamapi, stsapi, kmsapi and logsapi hold the shapes, routes and
+// constraints of one service each; they are generated and contain no logic.
 //
 // It authenticates nobody, authorises nothing and knows no business rule. The
 // gateway calls Match, Decode, Encode and EncodeError; the packages that answer

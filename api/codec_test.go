@@ -1,26 +1,12 @@
 package api_test
 
 import (
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"reflect"
-	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	logstypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
-	"github.com/aws/aws-sdk-go-v2/service/lambda"
-	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
-	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
-	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 
 	"cloister/api"
@@ -206,116 +192,35 @@ func TestAnErrorHasTheFormOfItsProtocol(t *testing.T) {
 	}
 }
 
-// TestTheSDKKnowsOurErrors has each service answer an error of its model.
-func TestTheSDKKnowsOurErrors(t *testing.T) {
-	refuse := func(service *api.Service, err error) *front {
-		return &front{service: service, answer: func(*api.Operation, any) (any, error) { return nil, err }}
-	}
-	client := refuse(lambdaapi.Service, &lambdaapi.TooManyRequestsException{Message: new("m"), RetryAfterSeconds: new("7"), Reason: new("CallerRateLimitExceeded")}).client(t)
-	_, err := client.Interface().(*lambda.Client).Invoke(t.Context(), &lambda.InvokeInput{FunctionName: new("f")})
-	if e, ok := errors.AsType[*lambdatypes.TooManyRequestsException](err); !ok || aws.ToString(e.RetryAfterSeconds) != "7" || e.ErrorMessage() != "m" || aws.ToString(e.Type) != "User" {
-		t.Errorf("lambda: %v", err)
-	}
-	client = refuse(iamapi.Service, &iamapi.NoSuchEntityException{Message: new("m")}).client(t)
-	_, err = client.Interface().(*iam.Client).GetRole(t.Context(), &iam.GetRoleInput{RoleName: new("r")})
-	if e, ok := errors.AsType[*iamtypes.NoSuchEntityException](err); !ok || e.ErrorMessage() != "m" {
-		t.Errorf("iam: %v", err)
-	}
-	client = refuse(stsapi.Service, &stsapi.MalformedPolicyDocumentException{Message: new("m")}).client(t)
-	_, err = client.Interface().(*sts.Client).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: new("r"), RoleSessionName: new("s")})
-	if e, ok := errors.AsType[*ststypes.MalformedPolicyDocumentException](err); !ok || e.ErrorMessage() != "m" {
-		t.Errorf("sts: %v", err)
-	}
-	client = refuse(logsapi.Service, &logsapi.ResourceAlreadyExistsException{Message: new("m")}).client(t)
-	_, err = client.Interface().(*cloudwatchlogs.Client).CreateLogGroup(t.Context(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: new("g")})
-	if e, ok := errors.AsType[*logstypes.ResourceAlreadyExistsException](err); !ok || e.ErrorMessage() != "m" {
-		t.Errorf("logs: %v", err)
-	}
-	for _, service := range services {
-		client := refuse(service, &api.Error{Code: "AccessDeniedException", Status: 403, Message: "no"}).client(t)
-		_, _, err := send(t, client, service.Operations[0].Name)
-		if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "AccessDeniedException" || e.ErrorMessage() != "no" {
-			t.Errorf("%s: %v", service.Name, err)
+func TestEachVersionOfJSONNamesAnErrorInItsOwnWay(t *testing.T) {
+	first := func(change func(*api.Service)) *api.Service {
+		s := &api.Service{Name: "queue", Protocol: api.JSONRPC, TargetPrefix: "Queue", JSONVersion: "1.0",
+			ErrorNamespace: "com.amazonaws.queue", ValidationCode: "ValidationException", FailureCode: "InternalFailure"}
+		if change != nil {
+			change(s)
 		}
+		return s
 	}
-}
-
-func FuzzARESTRequestNeverPanics(f *testing.F) {
-	f.Add("POST", "/2015-03-31/functions/f/invocations?Qualifier=1", "X-Amz-Log-Type", "Tail", []byte("x"))
-	f.Add("GET", "/2018-10-31/layers?find=LayerVersion&Arn=a", "", "", []byte(nil))
-	f.Add("DELETE", "/2017-03-31/tags/a%2Fb?tagKeys=a&tagKeys=b", "", "", []byte(nil))
-	f.Add("POST", "/2015-03-31/functions", "", "", []byte(`{"FunctionName":"f"}`))
-	f.Fuzz(func(t *testing.T, method, target, name, value string, body []byte) {
-		u, err := url.ParseRequestURI(target)
-		if err != nil {
-			return
-		}
-		r := &http.Request{Method: method, URL: u, Header: http.Header{http.CanonicalHeaderKey(name): {value}}}
-		checkDecode(t, lambdaapi.Service, r, body)
-	})
-}
-
-func FuzzAnRPCRequestNeverPanics(f *testing.F) {
-	f.Add("Logs_20140328.PutLogEvents", []byte(`{"logGroupName":"g","logStreamName":"s","logEvents":[{"timestamp":1,"message":"m"}]}`))
-	f.Fuzz(func(t *testing.T, target string, body []byte) {
-		r := httptest.NewRequest("POST", "/", nil)
-		r.Header.Set("X-Amz-Target", target)
-		checkDecode(t, logsapi.Service, r, body)
-	})
-}
-
-// FuzzAFormSurvivesItsOwnEncoding also validates whatever was decoded.
-func FuzzAFormSurvivesItsOwnEncoding(f *testing.F) {
-	f.Add("Action=CreateRole&Version=2010-05-08&RoleName=r&Tags.member.1.Key=a&Tags.member.1.Value=b")
-	f.Add("Action=UntagRole&TagKeys=&TagKeys.member.1=a&a.b.c.d=e")
-	f.Fuzz(func(t *testing.T, body string) {
-		r := httptest.NewRequest("POST", "/", nil)
-		r.Header = form
-		op, first := checkDecode(t, iamapi.Service, r, []byte(body))
-		if first == nil {
-			return
-		}
-		again := url.Values{"Action": {op.Name}}
-		flatten(again, "", reflect.ValueOf(first))
-		text := again.Encode()
-		_, second := checkDecode(t, iamapi.Service, r, []byte(text))
-		left, right := url.Values{}, url.Values{}
-		flatten(left, "", reflect.ValueOf(first))
-		flatten(right, "", reflect.ValueOf(second))
-		if difference := cmp.Diff(left, right); difference != "" {
-			t.Errorf("%q became %q (-first +second):\n%s", body, text, difference)
-		}
-	})
-}
-
-// checkDecode decodes and validates; whatever goes wrong must be a Fault that
-// can be written.
-func checkDecode(t *testing.T, service *api.Service, r *http.Request, body []byte) (*api.Operation, any) {
-	t.Helper()
-	op, labels, err := service.Match(r, body)
-	var in any
-	if err == nil {
-		if in, err = service.DecodeUnchecked(op, labels, r, body); err == nil {
-			err = service.Check(in)
-		} else {
-			in = nil
-		}
+	compatible := first(func(s *api.Service) { s.QueryCompatible = true })
+	// NoSuchEntityException is any shape whose code in the query protocol, NoSuchEntity, is not its name.
+	missing, denied := &iamapi.NoSuchEntityException{Message: new("m")}, &api.Error{Code: "AccessDeniedException", Status: 403, Message: "m"}
+	for _, c := range []struct {
+		name          string
+		service       *api.Service
+		err           error
+		status        int
+		queryError    string
+		body, version string
+	}{
+		{"1.1", logsapi.Service, &logsapi.ResourceNotFoundException{Message: new("m")}, 400, "", `{"__type":"ResourceNotFoundException","message":"m"}`, "1.1"},
+		{"1.1, of no model", logsapi.Service, denied, 403, "", `{"__type":"AccessDeniedException","message":"m"}`, "1.1"},
+		{"1.0", first(nil), missing, 404, "", `{"__type":"com.amazonaws.queue#NoSuchEntityException","message":"m"}`, "1.0"},
+		{"1.0, of no model", first(nil), denied, 403, "", `{"__type":"com.amazon.coral.service#AccessDeniedException","message":"m"}`, "1.0"},
+		{"1.0, once query", compatible, missing, 400, "NoSuchEntity;Sender", `{"__type":"com.amazonaws.queue#NoSuchEntityException","message":"m"}`, "1.0"},
+		{"1.0, once query, a fault of ours", compatible, errors.New("x"), 500, "", `{"__type":"com.amazon.coral.service#InternalFailure","message":"Service encountered an internal error."}`, "1.0"},
+	} {
+		w := httptest.NewRecorder()
+		c.service.EncodeError(w, nil, "id", c.err)
+		checkResponse(t, c.name, w, c.status, map[string]string{"Content-Type": "application/x-amz-json-" + c.version, "x-amzn-query-error": c.queryError}, c.body)
 	}
-	if err == nil {
-		return op, in
-	}
-	if _, ok := errors.AsType[api.Fault](err); !ok {
-		t.Fatalf("error %v is no Fault", err)
-	}
-	w := httptest.NewRecorder()
-	service.EncodeError(w, op, "id", err)
-	if service.Protocol == api.Query {
-		if err := xml.Unmarshal(w.Body.Bytes(), new(struct{})); err != nil {
-			t.Fatalf("%s: %v", w.Body, err)
-		}
-	}
-	if strings.ContainsAny(w.Header().Get("x-amzn-ErrorType"), "\r\n") {
-		t.Fatal("the error's code breaks its header")
-	}
-	return op, in
 }

@@ -70,7 +70,8 @@ func malformed(format string, arguments ...any) error {
 
 // A failure is an error as a codec writes it.
 type failure struct {
-	code    string
+	code    string // as clients of the query protocol know it
+	name    string // as all others do: of the error's shape
 	status  int
 	message string
 	shape   *shape        // of a generated error shape, otherwise nil
@@ -81,9 +82,10 @@ type failure struct {
 func (s *Service) failure(err error) failure {
 	fault, ok := errors.AsType[Fault](err)
 	if !ok {
-		return failure{code: s.FailureCode, status: http.StatusInternalServerError, message: "Service encountered an internal error."}
+		return failure{code: s.FailureCode, name: s.FailureCode, status: http.StatusInternalServerError,
+			message: "Service encountered an internal error."}
 	}
-	f := failure{code: fault.ErrorCode(), status: fault.HTTPStatus()}
+	f := failure{code: fault.ErrorCode(), name: fault.ErrorCode(), status: fault.HTTPStatus()}
 	if f.status < 400 || f.status > 599 {
 		f.status = http.StatusInternalServerError
 	}
@@ -95,27 +97,43 @@ func (s *Service) failure(err error) failure {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		return f
 	}
-	known, err := s.shape(v.Type().Elem())
-	if err != nil { // no generated shape: code and status have to do
-		return f
-	}
-	f.shape, f.value = known, v.Elem()
-	for _, m := range known.members {
-		if m.path == "message" && !m.absent(f.value) {
-			f.message = m.get(f.value).String()
-		}
+	if known, err := s.shape(v.Type().Elem()); err == nil { // otherwise code and status have to do
+		f.name = known.typ.Name()
+		f.describe(known, v.Elem())
 	}
 	return f
 }
 
-// object returns the failure as a JSON object that begins with extra.
+// describe adds the generated error shape that the failure is.
+func (f *failure) describe(known *shape, value reflect.Value) {
+	f.shape, f.value = known, value
+	for _, m := range known.members {
+		if m.path == "message" && !m.absent(value) {
+			f.message = m.get(value).String()
+		}
+	}
+}
+
+// blame says in the query protocol's words whose fault the failure is.
+func (f failure) blame() string {
+	if f.status >= http.StatusInternalServerError {
+		return "Receiver"
+	}
+	return "Sender"
+}
+
+// object returns the failure as a JSON object that begins with extra, which may be
+// empty.
 func (f failure) object(extra string) []byte {
 	if f.shape != nil {
 		return appendObject(nil, f.shape, f.value, extra)
 	}
 	b := append([]byte("{"), extra...)
 	if f.message != "" {
-		b = append(b, `,"message":`...)
+		if extra != "" {
+			b = append(b, ',')
+		}
+		b = append(b, `"message":`...)
 		b = appendString(b, f.message)
 	}
 	return append(b, '}')

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 )
 
 // DecodeUnchecked is Decode without validation, for fixtures whose values break
@@ -39,4 +41,39 @@ func (o *Operation) OutputType() reflect.Type { return o.output }
 func (s *Service) DecodeJSON(text []byte, to any) error {
 	v := reflect.ValueOf(to).Elem()
 	return decodeJSON(text, s.mustShape(v.Type()), v)
+}
+
+// BindTypes makes an operation of types that are known at run time only.
+func BindTypes(operation Operation, in, out reflect.Type) *Operation {
+	operation.input, operation.output = in, out
+	return &operation
+}
+
+// EncodeErrorShape is EncodeError for an error of a type without methods.
+func (s *Service) EncodeErrorShape(w http.ResponseWriter, requestID, name, code string, status int, value reflect.Value) {
+	f := failure{code: code, name: name, status: status}
+	f.describe(s.mustShape(value.Type()), value)
+	s.codec().encodeError(s, w, requestID, f)
+}
+
+// HandwrittenPatterns are the patterns that Go cannot compile as they stand.
+func HandwrittenPatterns() []string { return slices.Collect(maps.Keys(handwrittenPatterns)) }
+
+// CheckJSON reads a text that may be any value and drops it.
+func CheckJSON(text []byte) error {
+	r := jsonReader{text: text}
+	if err := r.skip(); err != nil {
+		return err
+	}
+	return r.end()
+}
+
+// SplitHeader and JoinHeader read and write a list of strings in a header.
+func SplitHeader(text string) []string { return splitHeader(text, false) }
+
+func JoinHeader(texts []string) string {
+	header := http.Header{}
+	m := &member{wire: "X", shape: &shape{kind: kindList, element: &shape{kind: kindString}}}
+	setHeader(header, m, reflect.ValueOf(texts))
+	return header.Get("X")
 }

@@ -26,19 +26,6 @@ func text(v reflect.Value) string {
 	}
 }
 
-// flattenQuery adds a member to a query string.
-func flattenQuery(values url.Values, name string, v reflect.Value) {
-	switch {
-	case !v.IsValid():
-	case v.Kind() == reflect.Slice:
-		for i := range v.Len() {
-			values.Add(name, text(v.Index(i)))
-		}
-	default:
-		values.Set(name, text(v))
-	}
-}
-
 // flatten adds a value to a form, as the query protocol nests it.
 func flatten(form url.Values, name string, v reflect.Value) {
 	v = reflect.Indirect(v)
@@ -49,11 +36,15 @@ func flatten(form url.Values, name string, v reflect.Value) {
 	switch {
 	case !v.IsValid():
 	case v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[time.Time]():
+		before := len(form)
 		for i := range v.NumField() {
 			wire, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("aws"), ",")
 			if wire != "" {
 				flatten(form, dot+wire, v.Field(i))
 			}
+		}
+		if len(form) == before && name != "" {
+			form.Set(name, "")
 		}
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() != reflect.Uint8:
 		for i := range v.Len() {

@@ -3,16 +3,25 @@ package api_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"cloister/api"
 	"cloister/api/lambdaapi"
+	"cloister/api/logsapi"
 )
 
 func TestJSONBecomesTheMembersItNames(t *testing.T) {
@@ -153,46 +162,146 @@ func TestATimestampIsSecondsWithMilliseconds(t *testing.T) {
 	}
 }
 
-// FuzzOurJSONIsTheStandardLibrarys compares the grammar: what encoding/json calls
-// valid is accepted unless it nests too deeply or has strings that are not UTF-8.
-func FuzzOurJSONIsTheStandardLibrarys(f *testing.F) {
-	for _, seed := range []string{`{}`, `null`, `{"a":[1,-2.5e-3,"\u00fc\n",true,false,null,{"b":{}}]}`, `{"a":01}`, "{\"a\":\"\xff\"}", ` {"a" : "\ud800" } `, `{"a":1}x`, `{"a":"\`, "\x00"} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		trimmed := strings.TrimLeft(string(text), " \t\r\n")
-		object := strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "null")
-		want := json.Valid(text) && utf8.Valid(text) && object
-		err := lambdaapi.Service.DecodeJSON(text, new(api.Empty))
-		if tooDeep := err != nil && strings.Contains(err.Error(), "deeper"); (err == nil) != want && !tooDeep {
-			t.Errorf("%q: %v, encoding/json says valid %v", text, err, want)
-		}
-	})
+// A sink has a member of every kind.
+type sink struct {
+	String    *string              `aws:"string"`
+	Integer   *int32               `aws:"integer"`
+	Long      *int64               `aws:"long"`
+	Float     *float32             `aws:"float"`
+	Double    *float64             `aws:"double"`
+	Boolean   *bool                `aws:"boolean"`
+	Time      *time.Time           `aws:"time"`
+	Date      *time.Time           `aws:"date,rfc822"`
+	Blob      []byte               `aws:"blob"`
+	List      []string             `aws:"list"`
+	Lists     [][]float64          `aws:"lists"`
+	Map       map[string]string    `aws:"map"`
+	Maps      map[string][]int32   `aws:"maps"`
+	Structure *sink                `aws:"structure"`
+	Sinks     []sink               `aws:"sinks"`
+	ByName    map[string]sink      `aws:"byName"`
+	Times     map[string]time.Time `aws:"times"`
 }
 
-// FuzzAJSONRequestSurvivesItsOwnEncoding also validates whatever was decoded.
-func FuzzAJSONRequestSurvivesItsOwnEncoding(f *testing.F) {
-	for _, seed := range []string{
-		`{"FunctionName":"f","Role":"r","Code":{"ZipFile":"UEs="},"Environment":{"Variables":{"A":"b"}},"Timeout":3,"Layers":["l"],"Tags":{"k":"v"}}`,
-		`{"FileSystemConfigs":[{"Arn":"a"},{}],"Publish":true,"Handler":"\ud83d\ude00\u0000"}`,
-	} {
-		f.Add([]byte(seed))
+// suite returns the files of JSONTestSuite, by name. The module of smithy-go
+// carries all of them.
+func suite(t *testing.T) map[string][]byte {
+	t.Helper()
+	folder, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/aws/smithy-go").Output()
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var first, second lambdaapi.CreateFunctionRequest
-		if lambdaapi.Service.DecodeJSON(text, &first) != nil {
-			return
+	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(folder)), "transport/http/protocol/internal/json/testdata/test_parsing/*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(paths) != 318 {
+		t.Fatalf("%d files, want 318", len(paths))
+	}
+	files := map[string][]byte{}
+	for _, path := range paths {
+		if files[filepath.Base(path)], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
 		}
-		_ = lambdaapi.Service.Check(&first)
-		encoded := lambdaapi.Service.BodyOf(&first)
-		if !json.Valid(encoded) {
-			t.Fatalf("%q was encoded as %q", text, encoded)
+	}
+	return files
+}
+
+// acceptedByUs are the texts that RFC 8259 leaves to the parser (i_) and ours takes:
+// numbers of any size, as long as nobody wants them in an integer or float, and
+// halves of surrogate pairs, which become U+FFFD. The others are not valid UTF-8 or
+// begin with a byte order mark.
+var acceptedByUs = regexp.MustCompile(`^i_(number_.*|string_[a-z1].*surrogate.*|object_key_lone_2nd_surrogate|structure_500_nested_arrays)\.json$`)
+
+func TestTheJSONTestSuiteIsAnsweredAsItAsks(t *testing.T) {
+	for name, text := range suite(t) {
+		err := api.CheckJSON(text)
+		want := strings.HasPrefix(name, "y_") || acceptedByUs.MatchString(name)
+		if (err == nil) != want {
+			t.Errorf("%s: %v, want accepted %v: %.60q", name, err, want, text)
 		}
-		if err := lambdaapi.Service.DecodeJSON(encoded, &second); err != nil {
-			t.Fatalf("%q: %v", encoded, err)
+		if fault, ok := errors.AsType[*api.Error](err); err != nil && (!ok || fault.Code != "SerializationException") {
+			t.Errorf("%s: %v", name, err)
 		}
-		if !reflect.DeepEqual(first, second) {
-			t.Errorf("(-first +second):\n%s", cmp.Diff(first, second))
+		if want && !json.Valid(text) {
+			t.Errorf("%s: encoding/json refuses it", name)
 		}
-	})
+	}
+}
+
+// TestTheJSONTestSuiteInEveryPlaceOfARequest puts each text where a body is expected
+// and where a member of each kind is.
+func TestTheJSONTestSuiteInEveryPlaceOfARequest(t *testing.T) {
+	members := reflect.TypeFor[sink]()
+	for name, text := range suite(t) {
+		refused := strings.HasPrefix(name, "n_")
+		for _, r := range []*http.Request{
+			httptest.NewRequest("POST", "/2015-03-31/functions", nil),
+			{Method: "POST", URL: &url.URL{Path: "/"}, Header: http.Header{"X-Amz-Target": {"Logs_20140328.PutLogEvents"}}},
+		} {
+			service := lambdaapi.Service
+			if len(r.Header) > 0 {
+				service = logsapi.Service
+			}
+			op, labels, err := service.Match(r, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := service.DecodeUnchecked(op, labels, r, text); err == nil && refused && len(text) > 0 {
+				t.Errorf("%s was accepted as a request of %s", name, service.Name)
+			}
+		}
+		for i := range members.NumField() {
+			wire, _, _ := strings.Cut(members.Field(i).Tag.Get("aws"), ",")
+			var got sink
+			if err := lambdaapi.Service.DecodeJSON(fmt.Appendf(nil, `{"%s":%s}`, wire, text), &got); err == nil && refused {
+				t.Errorf("%s was accepted as %s: %.60q", name, wire, text)
+			}
+		}
+	}
+}
+
+// TestABombInJSONCostsItsOwnSizeOnly bounds what texts of 8 MiB take that are made to
+// take much: memory by their size, and time by that of an honest text.
+func TestABombInJSONCostsItsOwnSizeOnly(t *testing.T) {
+	const size = 8 << 20
+	for _, c := range []struct{ name, start, again, end string }{
+		{"an honest text", `{"string":"`, "x", `"}`},
+		{"arrays in arrays", `{"x":`, "[", ""},
+		{"objects in objects", `{"structure":`, `{"structure":`, ""},
+		{"an integer of many digits", `{"integer":1`, "0", "}"},
+		{"a long of many digits", `{"long":`, "9", "}"},
+		{"a double of many digits", `{"double":0.`, "1", "}"},
+		{"a float with many zeros", `{"float":1`, "0", "}"},
+		{"an exponent of many digits", `{"double":1e`, "1", "}"},
+		{"a time of many digits", `{"time":1.`, "3", "}"},
+		{"equal members", `{"integer":1`, `,"integer":1`, "}"},
+		{"equal structures", `{"structure":{}`, `,"structure":{}`, "}"},
+		{"equal lists", `{"list":[]`, `,"list":[]`, "}"},
+		{"equal blobs", `{"blob":""`, `,"blob":"AAAA"`, "}"},
+		{"equal entries", `{"map":{"a":""`, `,"a":""`, "}}"},
+		{"many structures", `{"sinks":[{}`, ",{}", "]}"},
+		{"many lists", `{"lists":[[]`, ",[]", "]}"},
+		{"escapes", `{"string":"`, `\u0041`, `"}`},
+		{"escaped names", `{"":0`, `,"\u0041":0`, "}"},
+		{"white space", "{", " \n", "}"},
+	} {
+		text := []byte(c.start + strings.Repeat(c.again, size/len(c.again)) + c.end)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		var got sink
+		err := lambdaapi.Service.DecodeJSON(text, &got)
+		elapsed := time.Since(start)
+		runtime.ReadMemStats(&after)
+		if _, ok := errors.AsType[*api.Error](err); err != nil && !ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if n := (after.TotalAlloc - before.TotalAlloc) / size; n > 32 {
+			t.Errorf("%s: took %d times its size", c.name, n)
+		}
+		if elapsed > 10*time.Second {
+			t.Errorf("%s: took %v", c.name, elapsed)
+		}
+	}
 }

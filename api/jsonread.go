@@ -2,11 +2,9 @@ package api
 
 import (
 	"encoding/base64"
-	"math"
 	"reflect"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -41,6 +39,11 @@ func decodeJSON(text []byte, s *shape, v reflect.Value) error {
 	} else if err := r.value(s, v); err != nil {
 		return err
 	}
+	return r.end()
+}
+
+// end reports what follows the one value that a text is.
+func (r *jsonReader) end() error {
 	if r.peek() != 0 || r.pos < len(r.text) {
 		return r.syntax()
 	}
@@ -157,7 +160,8 @@ func (r *jsonReader) spend() error {
 	return nil
 }
 
-// stringValue decodes a string, which may also be a blob's base64.
+// stringValue decodes a string, which may also be a blob's base64, some forms of
+// a timestamp, or a float that has no digits.
 func (r *jsonReader) stringValue(s *shape, v reflect.Value) error {
 	text, err := r.string()
 	if err != nil {
@@ -175,9 +179,17 @@ func (r *jsonReader) stringValue(s *shape, v reflect.Value) error {
 		}
 		v.SetBytes(decoded[:n])
 		return nil
-	default:
-		return mismatch("STRING_VALUE", s)
+	case kindTimestamp:
+		if s.time.isText() {
+			return parseText(s, v, string(text), s.time)
+		}
+	case kindFloat, kindDouble:
+		if float, ok := notNumbers[string(text)]; ok {
+			v.SetFloat(float)
+			return nil
+		}
 	}
+	return mismatch("STRING_VALUE", s)
 }
 
 func (r *jsonReader) boolean(s *shape, v reflect.Value, value bool) error {
@@ -200,15 +212,12 @@ func (r *jsonReader) numeric(s *shape, v reflect.Value, number []byte) error {
 	case kindInteger, kindLong, kindFloat, kindDouble:
 		return parseNumber(s, v, string(number), "NUMBER_VALUE")
 	case kindTimestamp:
-		seconds, err := strconv.ParseFloat(string(number), 64)
-		if err != nil || math.Abs(seconds) > 1<<38 { // some thousand years
-			return mismatch("NUMBER_VALUE", s)
+		if t, ok := parseTime(string(number), epochTime); ok && !s.time.isText() {
+			v.Set(reflect.ValueOf(t))
+			return nil
 		}
-		v.Set(reflect.ValueOf(time.UnixMilli(int64(math.Round(seconds * 1000))).UTC()))
-		return nil
-	default:
-		return mismatch("NUMBER_VALUE", s)
 	}
+	return mismatch("NUMBER_VALUE", s)
 }
 
 // object calls member with the name of each member of the object at the

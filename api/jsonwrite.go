@@ -41,8 +41,11 @@ func appendJSON(b []byte, s *shape, v reflect.Value) []byte {
 	case kindFloat, kindDouble:
 		return appendFloat(b, v.Float(), s.typ.Bits())
 	case kindTimestamp:
-		// Milliseconds are what AWS's own services keep.
-		return strconv.AppendFloat(b, float64(timeOf(v).UnixMilli())/1000, 'f', -1, 64)
+		text := formatText(s, v, epochTime)
+		if s.time.isText() {
+			return appendString(b, text)
+		}
+		return append(b, text...)
 	case kindBlob:
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, v.Bytes())

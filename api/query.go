@@ -126,9 +126,15 @@ func (c query) value(s *shape, v reflect.Value, p *parameters) error {
 	case kindStructure:
 		return c.structure(s, v, p)
 	case kindList:
-		return c.list(s, v, p.child("member"))
+		if !s.flat {
+			p = p.child(s.memberName)
+		}
+		return c.list(s, v, p)
 	case kindMap:
-		return c.entries(s, v, p.child("entry"))
+		if !s.flat {
+			p = p.child("entry")
+		}
+		return c.entries(s, v, p)
 	}
 	if !p.set {
 		return malformedInput("A parameter has members where a value is expected")
@@ -163,7 +169,7 @@ func (c query) entries(s *shape, v reflect.Value, p *parameters) error {
 	v.Set(reflect.MakeMapWithSize(v.Type(), n))
 	for i := range n {
 		entry := p.child(strconv.Itoa(i + 1))
-		key, given := entry.child("key"), entry.child("value")
+		key, given := entry.child(s.keyName), entry.child(s.valueName)
 		if key == nil || given == nil {
 			return malformedInput("A map entry needs a key and a value")
 		}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -28,63 +29,88 @@ func (restJSON) decode(s *Service, op *Operation, labels Labels, r *http.Request
 	}
 	for _, m := range input.members {
 		var texts []string
-		format := isoTime
+		usual := isoTime
 		switch m.location {
 		case inPath:
 			texts = labels.path[slices.Index(op.labels, m.wire):][:1]
 		case inQuery:
+			if m.shape.kind == kindMap {
+				if err := parameterMap(m, in, parameters); err != nil {
+					return err
+				}
+				continue
+			}
 			texts = parameters[m.wire]
 		case inHeader:
-			texts, format = r.Header[m.wire], headerTime
+			texts, usual = headerTexts(m.shape, r.Header[m.wire]), headerTime
 		}
 		if len(texts) == 0 {
 			continue
 		}
-		if err := parseTexts(m, in, texts, format); err != nil {
+		if err := parseTexts(m.shape, m.fresh(in), texts, usual); err != nil {
 			return err
 		}
 	}
 	return decodeRESTBody(input, body, in)
 }
 
-// parseTexts sets a member outside of the body. A list takes all texts, a scalar
+// parseTexts sets v, a value outside of the body. A list takes all texts, a scalar
 // the first.
-func parseTexts(m *member, in reflect.Value, texts []string, format timeFormat) error {
+func parseTexts(s *shape, v reflect.Value, texts []string, usual timeFormat) error {
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
 			return malformed("A parameter is not valid UTF-8")
 		}
 	}
-	v := m.fresh(in)
-	if m.shape.kind != kindList {
-		return parseText(m.shape, v, texts[0], format)
+	if s.kind != kindList {
+		return parseText(s, v, texts[0], usual)
 	}
 	if len(texts) > maxValues {
 		return malformed("The request has more than %d list members and map entries", maxValues)
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(texts), len(texts)))
 	for i, text := range texts {
-		if err := parseText(m.shape.element, v.Index(i), text, format); err != nil {
+		if err := parseText(s.element, v.Index(i), text, usual); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func decodeRESTBody(input *shape, body []byte, in reflect.Value) error {
-	switch {
-	case len(body) == 0:
-		return nil
-	case input.payload == nil:
-		if !input.body {
-			return nil
+// parameterMap sets a member that is all parameters of the query string, those that
+// are members of their own included.
+func parameterMap(m *member, in reflect.Value, parameters url.Values) error {
+	v := m.fresh(in)
+	v.Set(reflect.MakeMapWithSize(v.Type(), len(parameters)))
+	for name, texts := range parameters {
+		entry := reflect.New(m.shape.element.typ).Elem()
+		if err := parseTexts(m.shape.element, entry, texts, isoTime); err != nil {
+			return err
 		}
-		return decodeJSON(body, input, in)
-	case input.payload.shape.kind == kindBlob:
-		input.payload.fresh(in).SetBytes(body)
+		if !utf8.ValidString(name) {
+			return malformed("A parameter is not valid UTF-8")
+		}
+		v.SetMapIndex(reflect.ValueOf(name), entry)
+	}
+	return nil
+}
+
+func decodeRESTBody(input *shape, body []byte, in reflect.Value) error {
+	if len(body) == 0 || input.payload == nil && !input.body {
 		return nil
+	}
+	if input.payload == nil {
+		return decodeJSON(body, input, in)
+	}
+	v := input.payload.fresh(in)
+	switch input.payload.shape.kind {
+	case kindBlob:
+		v.SetBytes(body)
+		return nil
+	case kindString:
+		return parseTexts(input.payload.shape, v, []string{string(body)}, isoTime)
 	default:
-		return decodeJSON(body, input.payload.shape, input.payload.fresh(in))
+		return decodeJSON(body, input.payload.shape, v)
 	}
 }
 
@@ -97,44 +123,67 @@ func (restJSON) encode(s *Service, w http.ResponseWriter, op *Operation, request
 		}
 		switch m.location {
 		case inHeader:
-			w.Header().Set(m.wire, formatText(m.shape, m.get(out), headerTime))
+			setHeader(w.Header(), m, m.get(out))
 		case inStatus:
 			if code := int(m.get(out).Int()); code >= 200 && code < 600 {
 				status = code
 			}
 		}
 	}
-	contentType := w.Header().Get("Content-Type")
-	if contentType == "" {
-		contentType = "application/json" // of payloads too: Lambda calls all of them that
+	kind, body := restBody(s, output, out)
+	if kind == "" || status == http.StatusNoContent {
+		writeBody(w, status, requestID, "", nil)
+		return
 	}
-	switch payload := output.payload; {
-	case status == http.StatusNoContent:
-		writeBody(w, status, requestID, "", nil)
-	case payload != nil && payload.absent(out):
-		writeBody(w, status, requestID, contentType, nil)
-	case payload != nil && payload.shape.kind == kindBlob:
-		writeBody(w, status, requestID, contentType, payload.get(out).Bytes())
-	case payload != nil:
-		writeBody(w, status, requestID, contentType, appendObject(nil, payload.shape, payload.get(out), ""))
-	case output.body:
-		writeBody(w, status, requestID, contentType, appendObject(nil, output, out, ""))
+	if given := w.Header().Get("Content-Type"); given != "" { // a member of the output
+		kind = given
+	}
+	writeBody(w, status, requestID, kind, body)
+}
+
+// restBody returns the body of a response and its content type, which is empty if
+// there never is one.
+func restBody(s *Service, output *shape, out reflect.Value) (kind string, body []byte) {
+	payload := output.payload
+	switch {
+	case output.typ == reflect.TypeFor[Empty]():
+		return "", nil
+	case payload == nil:
+		return jsonType, appendObject(nil, output, out, "")
+	}
+	kind = jsonType
+	switch payload.shape.kind {
+	case kindBlob:
+		kind = cmp.Or(s.PayloadType, "application/octet-stream")
+	case kindString:
+		kind = "text/plain"
+	}
+	if payload.absent(out) {
+		return kind, nil
+	}
+	switch v := payload.get(out); payload.shape.kind {
+	case kindBlob:
+		return kind, v.Bytes()
+	case kindString:
+		return kind, []byte(v.String())
 	default:
-		writeBody(w, status, requestID, "", nil)
+		return kind, appendObject(nil, payload.shape, v, "")
 	}
 }
 
-// encodeError writes {"Type":"User","message":...} with the error shape's other
-// members in the body or in headers.
-func (restJSON) encodeError(_ *Service, w http.ResponseWriter, requestID string, f failure) {
-	w.Header().Set("x-amzn-ErrorType", f.code)
-	typed := false // the error shape has a Type of its own
+const jsonType = "application/json"
+
+// encodeError writes {"message":...} with the error shape's other members in the
+// body or in headers, and in some services also whose fault it is.
+func (restJSON) encodeError(s *Service, w http.ResponseWriter, requestID string, f failure) {
+	w.Header().Set("x-amzn-ErrorType", f.name)
+	typed := !s.FaultType // or the error shape has a Type of its own
 	if f.shape != nil {
 		for _, m := range f.shape.members {
 			switch {
 			case m.absent(f.value):
 			case m.location == inHeader:
-				w.Header().Set(m.wire, formatText(m.shape, m.get(f.value), headerTime))
+				setHeader(w.Header(), m, m.get(f.value))
 			case m.wire == "Type":
 				typed = true
 			}
@@ -147,7 +196,7 @@ func (restJSON) encodeError(_ *Service, w http.ResponseWriter, requestID string,
 			extra = `"Type":"Service"`
 		}
 	}
-	writeBody(w, f.status, requestID, "application/json", f.object(extra))
+	writeBody(w, f.status, requestID, jsonType, f.object(extra))
 }
 
 // writeBody writes a response in one piece.

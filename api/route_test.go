@@ -135,6 +135,22 @@ func TestEveryGeneratedTypeHasAShape(t *testing.T) {
 	}
 }
 
+// TestEveryPatternWrittenByHandIsInAModel keeps the table of those short: what no
+// model has any more must go.
+func TestEveryPatternWrittenByHandIsInAModel(t *testing.T) {
+	used := map[string]bool{}
+	for _, service := range services {
+		for _, rule := range service.Rules {
+			used[rule.Pattern] = true
+		}
+	}
+	for _, pattern := range api.HandwrittenPatterns() {
+		if !used[pattern] {
+			t.Errorf("no model has %s", pattern)
+		}
+	}
+}
+
 func TestTheRPCServicesNameTheirOperation(t *testing.T) {
 	iam, logs := services[1], services[3]
 	for _, c := range []struct {

@@ -13,7 +13,7 @@ type Protocol int
 // The protocols of the services that Cloister serves.
 const (
 	RESTJSON Protocol = iota // REST bindings with JSON bodies: lambda
-	JSONRPC                  // X-Amz-Target with JSON bodies: logs
+	JSONRPC                  // X-Amz-Target with JSON bodies, version 1.0 or 1.1: kms, logs
 	Query                    // form parameters in, XML out: iam, sts
 )
 
@@ -21,12 +21,20 @@ const (
 // and how it speaks. The generated packages hold one each, which must not be
 // modified. The methods may be called concurrently.
 type Service struct {
-	Name           string // as in the credential scope of a signature: "lambda"
-	Protocol       Protocol
-	APIVersion     string // "2015-03-31"
-	TargetPrefix   string // of X-Amz-Target, JSONRPC only
-	JSONVersion    string // "1.0" or "1.1", JSONRPC only
-	Namespace      string // of XML responses, Query only
+	Name       string // as in the credential scope of a signature: "lambda"
+	Protocol   Protocol
+	APIVersion string // "2015-03-31"
+
+	PayloadType string // content type of a blob that is the whole body, RESTJSON only
+	FaultType   bool   // errors say in their body whose fault they are: "Type":"User" or "Service"; RESTJSON only
+
+	TargetPrefix    string // of X-Amz-Target, JSONRPC only
+	JSONVersion     string // "1.0" or "1.1", JSONRPC only
+	ErrorNamespace  string // stands before the __type of the service's own errors, JSONRPC only; AWS has it with version 1.0
+	QueryCompatible bool   // errors name the code that they had in the query protocol in a header, JSONRPC only
+
+	Namespace string // of XML responses, Query only
+
 	ValidationCode string // error code of a failed validation
 	FailureCode    string // error code of an internal failure
 	Operations     []*Operation

@@ -1,9 +1,13 @@
 package api
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,12 +50,19 @@ const (
 var locations = map[string]location{"uri": inPath, "query": inQuery, "header": inHeader, "status": inStatus,
 	"payload": isPayload, "eventstream": isEventStream}
 
-// A shape is what the codecs need to know of a Go type: its struct tags parsed,
-// its constraints looked up. It is read-only once built.
+// A shape is what codecs and validation need to know of a Go type: its struct tags
+// parsed, its rule looked up. It is read-only once built.
 type shape struct {
 	kind    kind
 	typ     reflect.Type // without the pointer of an optional member
-	element *shape       // of a list's members or a map's values
+	rule    *Rule        // never nil
+	matches func() func(string) bool
+	element *shape // of a list's members or a map's values
+	key     *shape // of a map's keys
+
+	time                           timeFormat // of a timestamp, "" for what is usual where it stands
+	flat                           bool       // no element around a list or map in forms and XML
+	memberName, keyName, valueName string     // of the parts in forms and XML
 
 	members []*member // of a structure, in the model's order
 	wire    map[string]*member
@@ -71,18 +82,25 @@ type member struct {
 	required  bool
 	sensitive bool
 	shape     *shape
-	check     *check // nil if unconstrained
 }
 
-// shapeCache holds the shapes of one service's types.
+// shapeCache holds the shapes of one service.
 type shapeCache struct {
-	done sync.Map // reflect.Type to *shape, complete ones only
+	done sync.Map // reflect.Type of a structure to *shape
 
-	mu     sync.Mutex        // held while shapes are built
-	checks map[string]*check // by name of the rule, shared by all shapes; guarded by mu
+	mu    sync.Mutex          // held while shapes are built
+	known map[shapeKey]*shape // complete ones only; guarded by mu
 }
 
-// shape returns the shape of a type, built at its first use. The error names
+// A shapeKey is all that a shape is made of.
+type shapeKey struct {
+	typ  reflect.Type
+	rule string
+	time timeFormat // by the member's tag, which goes before the rule
+	flat bool       // by the member's tag
+}
+
+// shape returns the shape of a structure, built at its first use. The error names
 // what the type lacks; generated types have none, as a test checks.
 func (s *Service) shape(t reflect.Type) (*shape, error) {
 	if known, ok := s.shapes.done.Load(t); ok {
@@ -90,17 +108,16 @@ func (s *Service) shape(t reflect.Type) (*shape, error) {
 	}
 	s.shapes.mu.Lock()
 	defer s.shapes.mu.Unlock()
-	if s.shapes.checks == nil {
-		s.shapes.checks = map[string]*check{}
-	}
-	b := builder{service: s, shapes: map[reflect.Type]*shape{}}
-	built, err := b.shape(t)
+	b := builder{service: s, fresh: map[shapeKey]*shape{}}
+	built, err := b.shape(shapeKey{typ: t})
 	if err != nil {
 		return nil, err
 	}
-	for t, complete := range b.shapes {
-		s.shapes.done.Store(t, complete)
+	if s.shapes.known == nil {
+		s.shapes.known = map[shapeKey]*shape{}
 	}
+	maps.Copy(s.shapes.known, b.fresh)
+	s.shapes.done.Store(t, built)
 	return built, nil
 }
 
@@ -117,7 +134,7 @@ func (s *Service) mustShape(t reflect.Type) *shape {
 // service's shapes.mu held.
 type builder struct {
 	service *Service
-	shapes  map[reflect.Type]*shape // also unfinished ones, for types that contain themselves
+	fresh   map[shapeKey]*shape // also unfinished ones, for types that contain themselves
 }
 
 var (
@@ -128,18 +145,25 @@ var (
 var scalarKinds = map[reflect.Kind]kind{reflect.String: kindString, reflect.Int32: kindInteger, reflect.Int64: kindLong,
 	reflect.Float32: kindFloat, reflect.Float64: kindDouble, reflect.Bool: kindBoolean}
 
-func (b *builder) shape(t reflect.Type) (*shape, error) {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
+func (b *builder) shape(key shapeKey) (*shape, error) {
+	if key.typ.Kind() == reflect.Pointer {
+		key.typ = key.typ.Elem()
 	}
-	if known := b.shapes[t]; known != nil {
+	if known := cmp.Or(b.fresh[key], b.service.shapes.known[key]); known != nil {
 		return known, nil
 	}
-	if known, ok := b.service.shapes.done.Load(t); ok {
-		return known.(*shape), nil
+	rule := &Rule{}
+	if key.rule != "" {
+		named, ok := b.service.Rules[key.rule]
+		if !ok {
+			return nil, fmt.Errorf("there is no rule %q", key.rule)
+		}
+		rule = &named
 	}
-	s := &shape{typ: t}
-	b.shapes[t] = s
+	t := key.typ
+	s := &shape{typ: t, rule: rule, matches: rule.matcher(), flat: key.flat || rule.Flat, time: cmp.Or(key.time, timeFormat(rule.Time)),
+		memberName: cmp.Or(rule.MemberName, "member"), keyName: cmp.Or(rule.KeyName, "key"), valueName: cmp.Or(rule.ValueName, "value")}
+	b.fresh[key] = s
 	scalar, ok := scalarKinds[t.Kind()]
 	switch {
 	case ok:
@@ -150,21 +174,23 @@ func (b *builder) shape(t reflect.Type) (*shape, error) {
 		s.kind = kindBlob
 	case t.Kind() == reflect.Slice:
 		s.kind = kindList
+		return s, b.part(&s.element, t.Elem(), rule.Member)
 	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
 		s.kind = kindMap
+		return s, errors.Join(b.part(&s.key, t.Key(), rule.Key), b.part(&s.element, t.Elem(), rule.Value))
 	case t.Kind() == reflect.Struct:
 		s.kind = kindStructure
 		return s, b.members(s)
 	default:
 		return nil, fmt.Errorf("type %s has no counterpart on the wire", t)
 	}
-	if s.kind == kindList || s.kind == kindMap {
-		var err error
-		if s.element, err = b.shape(t.Elem()); err != nil {
-			return nil, err
-		}
-	}
 	return s, nil
+}
+
+// part sets the shape of a list's members, or of a map's keys or values.
+func (b *builder) part(into **shape, t reflect.Type, rule string) (err error) {
+	*into, err = b.shape(shapeKey{typ: t, rule: rule})
+	return err
 }
 
 // members parses the fields of a structure.
@@ -182,13 +208,18 @@ func (b *builder) members(s *shape) error {
 		}
 		name, flags, _ := strings.Cut(tag, ",")
 		m := &member{index: i, wire: name, path: strings.ToLower(field.Name[:1]) + field.Name[1:]}
+		key := shapeKey{typ: field.Type, rule: field.Tag.Get("of")}
 		for flag := range strings.SplitSeq(flags, ",") {
-			switch flag {
-			case "":
-			case "required":
+			switch {
+			case flag == "":
+			case flag == "required":
 				m.required = true
-			case "sensitive":
+			case flag == "sensitive":
 				m.sensitive = true
+			case flag == "flat":
+				key.flat = true
+			case slices.Contains(TimeFormats, flag):
+				key.time = timeFormat(flag)
 			default:
 				if m.location, ok = locations[flag]; !ok {
 					return fmt.Errorf("%s.%s has unknown flag %q", s.typ, field.Name, flag)
@@ -196,10 +227,7 @@ func (b *builder) members(s *shape) error {
 			}
 		}
 		var err error
-		if m.shape, err = b.shape(field.Type); err != nil {
-			return err
-		}
-		if m.check, err = b.check(field.Tag.Get("of")); err != nil {
+		if m.shape, err = b.shape(key); err != nil {
 			return err
 		}
 		s.add(m)

@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Rule holds the constraints that a service's model puts on one of its shapes.
+// A Rule holds what a service's model says of one of its shapes beyond its Go
+// type: constraints, and an unusual form on the wire.
 type Rule struct {
 	Min, Max *int64 // of a number's value, or of a string's, blob's, list's or map's length
 
@@ -20,6 +21,13 @@ type Rule struct {
 	Enum    []string // the values a string may have
 
 	Member, Key, Value string // names of the rules of a list's members, a map's keys and values
+
+	NotNull bool // errors also say that a list's members or a map's values must not be null
+
+	Time string // form of a timestamp, one of TimeFormats, if not the one that is usual where it stands
+	Flat bool   // a list or map has no element around it in forms and XML
+
+	MemberName, KeyName, ValueName string // of those parts in forms and XML: member, key and value if empty
 }
 
 const (
@@ -33,53 +41,26 @@ const (
 	maxMatched = 4 << 20
 )
 
-// A check is a Rule made ready.
-type check struct {
-	Rule
-	matches            func() func(string) bool // nil without a pattern; compiles at first use
-	member, key, value *check
-}
-
-// check returns the check for the named rule, nil for no name.
-func (b *builder) check(name string) (*check, error) {
-	if name == "" {
-		return nil, nil
+// matcher returns a function that compiles the pattern at its first use, nil
+// without a pattern.
+func (r *Rule) matcher() func() func(string) bool {
+	if r.Pattern == "" {
+		return nil
 	}
-	if known := b.service.shapes.checks[name]; known != nil {
-		return known, nil
-	}
-	rule, ok := b.service.Rules[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no rule %q", name)
-	}
-	c := &check{Rule: rule}
-	b.service.shapes.checks[name] = c
-	if rule.Pattern != "" {
-		c.matches = sync.OnceValue(func() func(string) bool {
-			matches, err := CompilePattern(rule.Pattern)
-			if err != nil { // impossible: the generator compiles every pattern
-				return func(string) bool { return false }
-			}
-			return matches
-		})
-	}
-	for _, part := range []struct {
-		name  string
-		check **check
-	}{{rule.Member, &c.member}, {rule.Key, &c.key}, {rule.Value, &c.value}} {
-		var err error
-		if *part.check, err = b.check(part.name); err != nil {
-			return nil, err
+	return sync.OnceValue(func() func(string) bool {
+		matches, err := CompilePattern(r.Pattern)
+		if err != nil { // impossible: the generator compiles every pattern
+			return func(string) bool { return false }
 		}
-	}
-	return c, nil
+		return matches
+	})
 }
 
 // validate checks an input, a pointer to a structure, and returns AWS's text
 // with all that is wrong.
 func (s *Service) validate(in reflect.Value) error {
 	var v validator
-	v.structure(s.mustShape(in.Type().Elem()), in.Elem(), nil)
+	v.structure(s.mustShape(in.Type().Elem()), in.Elem())
 	if v.count == 0 {
 		return nil
 	}
@@ -95,129 +76,134 @@ func (s *Service) validate(in reflect.Value) error {
 
 // A validator collects violations.
 type validator struct {
+	path    []step // of the value that is being checked
 	count   int
 	texts   []string // of the first maxReported
 	matched int      // bytes that patterns were tried on
 }
 
-// A step is one name in the path of a value, such as environment.variables.
+// A step is a member's name, or a place in a list or map.
 type step struct {
-	up   *step
 	name string
+	part int // in a list, from 1; -1 for the entry of that name in a map
 }
 
-func (p *step) String() string {
-	if p.up == nil {
-		return p.name
+func (s step) String() string {
+	switch {
+	case s.part > 0:
+		return strconv.Itoa(s.part) + ".member"
+	case s.part < 0:
+		return s.name + ".member"
 	}
-	return p.up.String() + "." + p.name
+	return s.name
 }
 
-// report adds a violation of what at path. A value that must not be shown is "".
-func (v *validator) report(path *step, value, what string) {
+// report adds a violation of what at the path. A value that must not be shown is "".
+func (v *validator) report(value, what string) {
 	v.count++
-	if len(v.texts) < maxReported {
-		v.texts = append(v.texts, fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", value, clip(path.String()), what))
+	if len(v.texts) >= maxReported {
+		return
 	}
+	var steps []string
+	for _, s := range v.path {
+		steps = append(steps, clip(s.String()))
+	}
+	path := clip(strings.Join(steps, "."))
+	v.texts = append(v.texts, fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", value, path, what))
 }
 
-func (v *validator) structure(s *shape, in reflect.Value, path *step) {
+func (v *validator) structure(s *shape, in reflect.Value) {
 	set := 0
 	for _, m := range s.members {
-		at := &step{path, m.path}
+		v.path = append(v.path, step{name: m.path})
 		if !m.absent(in) {
 			set++
-			v.value(m.shape, m.check, m.get(in), at, m.sensitive)
+			v.value(m.shape, m.get(in), m.sensitive)
 		} else if m.required {
-			v.report(at, " null", "Member must not be null")
+			v.report(" null", "Member must not be null")
 		}
+		v.path = v.path[:len(v.path)-1]
 	}
-	if s.union && set != 1 && path != nil {
-		v.report(path, "", "Exactly one member must be set")
+	if s.union && set != 1 && len(v.path) > 0 {
+		v.report("", "Exactly one member must be set")
 	}
 }
 
 // value checks one value and what is in it.
-func (v *validator) value(s *shape, c *check, in reflect.Value, path *step, sensitive bool) {
-	if c != nil {
-		for _, broken := range v.broken(s, c, in) {
-			v.report(path, shown(s, in, sensitive), broken)
-		}
+func (v *validator) value(s *shape, in reflect.Value, sensitive bool) {
+	for _, broken := range v.broken(s, in) {
+		v.report(shown(s, in, sensitive), broken)
 	}
 	switch s.kind {
 	case kindStructure:
-		v.structure(s, in, path)
+		v.structure(s, in)
 	case kindList:
-		v.list(s, c, in, path, sensitive)
+		v.list(s, in, sensitive)
 	case kindMap:
-		v.entries(s, c, in, path, sensitive)
+		v.entries(s, in, sensitive)
 	}
+}
+
+// part checks one value of a list or map that has a path of its own.
+func (v *validator) part(at step, s *shape, in reflect.Value, sensitive bool) {
+	v.path = append(v.path, at)
+	v.value(s, in, sensitive)
+	v.path = v.path[:len(v.path)-1]
 }
 
 // list checks the members of a list. Scalars that break their constraint make
 // one violation of the list, as AWS reports it; others have a path of their own.
-func (v *validator) list(s *shape, c *check, in reflect.Value, path *step, sensitive bool) {
-	if c == nil {
-		c = &check{}
-	}
-	if s.element.kind >= kindList {
-		for i := range in.Len() {
-			v.value(s.element, c.member, in.Index(i), &step{path, strconv.Itoa(i+1) + ".member"}, sensitive)
-		}
-		return
-	}
+func (v *validator) list(s *shape, in reflect.Value, sensitive bool) {
 	for i := range in.Len() {
-		if c.member != nil && len(v.broken(s.element, c.member, in.Index(i))) > 0 {
-			v.report(path, shown(s, in, sensitive), "Member must satisfy constraint: "+c.member.describe(s.element))
+		if s.element.kind >= kindList {
+			v.part(step{part: i + 1}, s.element, in.Index(i), sensitive)
+		} else if len(v.broken(s.element, in.Index(i))) > 0 {
+			v.report(shown(s, in, sensitive), "Member must satisfy constraint: "+s.element.describe(s.rule.NotNull))
 			return
 		}
 	}
 }
 
 // entries checks the keys and values of a map.
-func (v *validator) entries(s *shape, c *check, in reflect.Value, path *step, sensitive bool) {
-	if c == nil {
-		c = &check{}
-	}
-	key := &shape{kind: kindString}
+func (v *validator) entries(s *shape, in reflect.Value, sensitive bool) {
 	badKey, badValue := false, false
 	for _, name := range sortedKeys(in) {
-		badKey = badKey || c.key != nil && len(v.broken(key, c.key, name)) > 0
+		badKey = badKey || len(v.broken(s.key, name)) > 0
 		value := in.MapIndex(name)
 		if s.element.kind >= kindList {
-			v.value(s.element, c.value, value, &step{path, name.String() + ".member"}, sensitive)
+			v.part(step{name.String(), -1}, s.element, value, sensitive)
 		} else {
-			badValue = badValue || c.value != nil && len(v.broken(s.element, c.value, value)) > 0
+			badValue = badValue || len(v.broken(s.element, value)) > 0
 		}
 	}
 	if badKey {
-		v.report(path, shown(s, in, sensitive), "Map keys must satisfy constraint: "+c.key.describe(key))
+		v.report(shown(s, in, sensitive), "Map keys must satisfy constraint: "+s.key.describe(false))
 	}
 	if badValue {
-		v.report(path, shown(s, in, sensitive), "Map value must satisfy constraint: "+c.value.describe(s.element))
+		v.report(shown(s, in, sensitive), "Map value must satisfy constraint: "+s.element.describe(s.rule.NotNull))
 	}
 }
 
 // broken returns the constraints, in AWS's words, that the value itself breaks.
-func (v *validator) broken(s *shape, c *check, in reflect.Value) []string {
+func (v *validator) broken(s *shape, in reflect.Value) []string {
 	var broken []string
 	if s.kind == kindString {
 		text := in.String()
-		if c.matches != nil {
+		if s.matches != nil {
 			v.matched += len(text)
-			if v.matched > maxMatched || !c.matches()(text) {
-				broken = append(broken, c.patternText())
+			if v.matched > maxMatched || !s.matches()(text) {
+				broken = append(broken, s.patternText())
 			}
 		}
-		if len(c.Enum) > 0 && !slices.Contains(c.Enum, text) {
-			broken = append(broken, c.enumText())
+		if len(s.rule.Enum) > 0 && !slices.Contains(s.rule.Enum, text) {
+			broken = append(broken, s.enumText())
 		}
 	}
-	if c.Min != nil && compare(s, in, *c.Min) < 0 {
-		broken = append(broken, limitText(s, "greater", *c.Min))
+	if s.rule.Min != nil && compare(s, in, *s.rule.Min) < 0 {
+		broken = append(broken, s.limitText("greater", *s.rule.Min))
 	}
-	if c.Max != nil && compare(s, in, *c.Max) > 0 {
-		broken = append(broken, limitText(s, "less", *c.Max))
+	if s.rule.Max != nil && compare(s, in, *s.rule.Max) > 0 {
+		broken = append(broken, s.limitText("less", *s.rule.Max))
 	}
 	return broken
 }
@@ -238,42 +224,48 @@ func compare(s *shape, in reflect.Value, limit int64) int {
 	}
 }
 
-func limitText(s *shape, than string, limit int64) string {
-	what := "length"
-	if s.kind >= kindInteger && s.kind <= kindDouble {
-		what = "value"
+func (s *shape) limitText(than string, limit int64) string {
+	format := "Member must have length %s than or equal to %d"
+	switch s.kind {
+	case kindInteger, kindLong:
+		format = "Member must have value %s than or equal to %d"
+	case kindFloat, kindDouble:
+		format = "Member must have value %s than or equal to %d.0"
 	}
-	return fmt.Sprintf("Member must have %s %s than or equal to %d", what, than, limit)
+	return fmt.Sprintf(format, than, limit)
 }
 
-func (c *check) patternText() string {
-	return "Member must satisfy regular expression pattern: " + c.Pattern
+func (s *shape) patternText() string {
+	return "Member must satisfy regular expression pattern: " + s.rule.Pattern
 }
 
-func (c *check) enumText() string {
-	return "Member must satisfy enum value set: [" + strings.Join(c.Enum, ", ") + "]"
+func (s *shape) enumText() string {
+	return "Member must satisfy enum value set: [" + strings.Join(s.rule.Enum, ", ") + "]"
 }
 
 // describe lists all constraints of a list's member or a map's key or value.
-func (c *check) describe(s *shape) string {
+func (s *shape) describe(notNull bool) string {
 	var all []string
-	if c.Max != nil {
-		all = append(all, limitText(s, "less", *c.Max))
+	if s.rule.Max != nil {
+		all = append(all, s.limitText("less", *s.rule.Max))
 	}
-	if c.Min != nil {
-		all = append(all, limitText(s, "greater", *c.Min))
+	if s.rule.Min != nil {
+		all = append(all, s.limitText("greater", *s.rule.Min))
 	}
-	if c.Pattern != "" {
-		all = append(all, c.patternText())
+	if s.rule.Pattern != "" {
+		all = append(all, s.patternText())
 	}
-	if len(c.Enum) > 0 {
-		all = append(all, c.enumText())
+	if len(s.rule.Enum) > 0 {
+		all = append(all, s.enumText())
 	}
-	return "[" + strings.Join(append(all, "Member must not be null"), ", ") + "]"
+	if notNull {
+		all = append(all, "Member must not be null")
+	}
+	return "[" + strings.Join(all, ", ") + "]"
 }
 
 // shown returns a value as an error may repeat it, quoted and with a space
-// before it, or "" if it may not: sensitive, binary or with structures in it.
+// before it, or "" if it may not: sensitive or binary.
 func shown(s *shape, in reflect.Value, sensitive bool) string {
 	var b strings.Builder
 	if sensitive || !show(&b, s, in) {
@@ -285,8 +277,16 @@ func shown(s *shape, in reflect.Value, sensitive bool) string {
 // show writes a value as Java does, a little more than maxValue bytes at most.
 func show(b *strings.Builder, s *shape, in reflect.Value) bool {
 	switch s.kind {
-	case kindBlob, kindStructure:
+	case kindBlob:
 		return false
+	case kindStructure:
+		return showStructure(b, s, in)
+	case kindFloat, kindDouble:
+		text := formatText(s, in, isoTime)
+		if strings.Trim(text, "-0123456789") == "" {
+			text += ".0"
+		}
+		b.WriteString(text)
 	case kindList:
 		b.WriteByte('[')
 		for i := 0; i < in.Len() && b.Len() <= maxValue; i++ {
@@ -316,6 +316,27 @@ func show(b *strings.Builder, s *shape, in reflect.Value) bool {
 	default:
 		b.WriteString(clip(formatText(s, in, isoTime)))
 	}
+	return true
+}
+
+// showStructure writes Name(member=value, other=null).
+func showStructure(b *strings.Builder, s *shape, in reflect.Value) bool {
+	b.WriteString(s.typ.Name() + "(")
+	for i, m := range s.members {
+		if b.Len() > maxValue {
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(m.path + "=")
+		if m.absent(in) {
+			b.WriteString("null")
+		} else if m.sensitive || !show(b, m.shape, m.get(in)) {
+			return false
+		}
+	}
+	b.WriteByte(')')
 	return true
 }
 

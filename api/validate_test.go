@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"cloister/api"
 	"cloister/api/iamapi"
+	"cloister/api/kmsapi"
 	"cloister/api/lambdaapi"
 	"cloister/api/logsapi"
+	"cloister/api/stsapi"
 )
 
 const (
@@ -92,7 +95,7 @@ var violations = []struct {
 	{"a secret", func(in *lambdaapi.CreateFunctionRequest) {
 		in.Environment = &lambdaapi.Environment{Variables: map[string]string{"1PASSWORD": "hunter2"}}
 	}, []string{
-		"Value at 'environment.variables' failed to satisfy constraint: Map keys must satisfy constraint: [Member must satisfy regular expression pattern: [a-zA-Z]([a-zA-Z0-9_])+, Member must not be null]",
+		"Value at 'environment.variables' failed to satisfy constraint: Map keys must satisfy constraint: [Member must satisfy regular expression pattern: [a-zA-Z]([a-zA-Z0-9_])+]",
 	}},
 }
 
@@ -132,12 +135,155 @@ func TestEachServiceNamesAViolationInItsOwnWay(t *testing.T) {
 		`1 validation error detected: Value null at 'tags.2.member.value' failed to satisfy constraint: Member must not be null`)
 	checkText(t, "logs", logsapi.Service, &logsapi.CreateLogGroupRequest{LogGroupName: new("a b")}, "InvalidParameterException",
 		`1 validation error detected: Value 'a b' at 'logGroupName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\.\-_/#A-Za-z0-9]+`)
+	metric := logsapi.MetricTransformation{MetricName: new("m"), MetricNamespace: new("n"), MetricValue: new("1"), DefaultValue: new(2.0)}
+	checkText(t, "logs, structures", logsapi.Service, // AWS shows them so, but with the members in an order that the model does not have
+		&logsapi.PutMetricFilterRequest{LogGroupName: new("g"), FilterName: new("f"), FilterPattern: new(""), MetricTransformations: []logsapi.MetricTransformation{metric, metric}}, "InvalidParameterException",
+		`1 validation error detected: Value '[MetricTransformation(metricName=m, metricNamespace=n, metricValue=1, defaultValue=2.0, dimensions=null, unit=null), MetricTransformation(metricName=m, metricNamespace=n, metricValue=1, defaultValue=2.0, dimensions=null, unit=null)]' at 'metricTransformations' failed to satisfy constraint: Member must have length less than or equal to 1`)
+	checkText(t, "kms, structures with secrets", kmsapi.Service,
+		&kmsapi.EncryptRequest{KeyId: new(""), Plaintext: []byte("secret")}, "ValidationException",
+		`1 validation error detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1`)
 	checkText(t, "logs, a union", logsapi.Service,
 		&logsapi.PutIntegrationRequest{IntegrationName: new("i"), IntegrationType: new("OPENSEARCH"), ResourceConfig: &logsapi.ResourceConfig{}}, "InvalidParameterException",
 		`1 validation error detected: Value at 'resourceConfig' failed to satisfy constraint: Exactly one member must be set`)
 	checkText(t, "a weight", lambdaapi.Service, &lambdaapi.CreateAliasRequest{FunctionName: new("f"), Name: new("live"), FunctionVersion: new("1"),
 		RoutingConfig: &lambdaapi.AliasRoutingConfiguration{AdditionalVersionWeights: map[string]float64{"2": 1.5}}}, "ValidationException",
-		`1 validation error detected: Value '{2=1.5}' at 'routingConfig.additionalVersionWeights' failed to satisfy constraint: Map value must satisfy constraint: [Member must have value less than or equal to 1, Member must have value greater than or equal to 0, Member must not be null]`)
+		`1 validation error detected: Value '{2=1.5}' at 'routingConfig.additionalVersionWeights' failed to satisfy constraint: Map value must satisfy constraint: [Member must have value less than or equal to 1.0, Member must have value greater than or equal to 0.0, Member must not be null]`)
+}
+
+// TestARecordedRefusalIsOursToTheLetter has answers of AWS's own services, of
+// November 2025 and later, to inputs that break a constraint which our models have,
+// too.
+func TestARecordedRefusalIsOursToTheLetter(t *testing.T) {
+	alias := func(weights map[string]float64) *lambdaapi.CreateAliasRequest {
+		return &lambdaapi.CreateAliasRequest{FunctionName: new("f"), Name: new("live"), FunctionVersion: new("1"),
+			RoutingConfig: &lambdaapi.AliasRoutingConfiguration{AdditionalVersionWeights: weights}}
+	}
+	long := strings.Repeat("a", 129)
+	for _, c := range []struct {
+		service *api.Service
+		in      any
+		want    string // after "1 validation error detected: "
+	}{
+		{lambdaapi.Service, alias(map[string]float64{"2": 2}), "Value '{2=2.0}' at 'routingConfig.additionalVersionWeights' failed to satisfy constraint: Map value must satisfy constraint: " +
+			"[Member must have value less than or equal to 1.0, Member must have value greater than or equal to 0.0, Member must not be null]"},
+		{lambdaapi.Service, alias(map[string]float64{"2": -1}), "Value '{2=-1.0}' at 'routingConfig.additionalVersionWeights' failed to satisfy constraint: Map value must satisfy constraint: " +
+			"[Member must have value less than or equal to 1.0, Member must have value greater than or equal to 0.0, Member must not be null]"},
+		{lambdaapi.Service, alias(map[string]float64{"$LATEST": 0.5}), "Value '{$LATEST=0.5}' at 'routingConfig.additionalVersionWeights' failed to satisfy constraint: Map keys must satisfy constraint: " +
+			"[Member must have length less than or equal to 1024, Member must have length greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+]"},
+		{lambdaapi.Service, create(func(in *lambdaapi.CreateFunctionRequest) {
+			in.VpcConfig = &lambdaapi.VpcConfig{SubnetIds: []string{"bad"}}
+		}), "Value '[bad]' at 'vpcConfig.subnetIds' failed to satisfy constraint: Member must satisfy constraint: " +
+			"[Member must have length less than or equal to 1024, Member must have length greater than or equal to 0, Member must satisfy regular expression pattern: subnet-[0-9a-z]*]"},
+		{lambdaapi.Service, create(func(in *lambdaapi.CreateFunctionRequest) { in.Architectures = []string{"X86_64"} }),
+			"Value '[X86_64]' at 'architectures' failed to satisfy constraint: Member must satisfy constraint: [Member must satisfy enum value set: [x86_64, arm64], Member must not be null]"},
+		{lambdaapi.Service, create(func(in *lambdaapi.CreateFunctionRequest) { in.Architectures = []string{"x86_64", "arm64"} }),
+			"Value '[x86_64, arm64]' at 'architectures' failed to satisfy constraint: Member must have length less than or equal to 1"},
+		{lambdaapi.Service, create(func(in *lambdaapi.CreateFunctionRequest) { in.Role = new("r1") }),
+			"Value 'r1' at 'role' failed to satisfy constraint: Member must satisfy regular expression pattern: " + rolePattern},
+		{lambdaapi.Service, create(func(in *lambdaapi.CreateFunctionRequest) {
+			in.SnapStart = &lambdaapi.SnapStart{ApplyOn: new("invalidOption")}
+		}), "Value 'invalidOption' at 'snapStart.applyOn' failed to satisfy constraint: Member must satisfy enum value set: [PublishedVersions, None]"},
+		{lambdaapi.Service, &lambdaapi.PutProvisionedConcurrencyConfigRequest{FunctionName: new("f"), Qualifier: new("1"), ProvisionedConcurrentExecutions: new(int32(0))},
+			"Value '0' at 'provisionedConcurrentExecutions' failed to satisfy constraint: Member must have value greater than or equal to 1"},
+		{lambdaapi.Service, &lambdaapi.CreateAliasRequest{FunctionName: new("f"), Name: new("2024"), FunctionVersion: new("1")},
+			"Value '2024' at 'name' failed to satisfy constraint: Member must satisfy regular expression pattern: (?!^[0-9]+$)([a-zA-Z0-9-_]+)"},
+		{lambdaapi.Service, &lambdaapi.UntagResourceRequest{Resource: new("arn:aws:lambda:us-east-1:123456789012:function:f")},
+			"Value null at 'tagKeys' failed to satisfy constraint: Member must not be null"},
+		{stsapi.Service, &stsapi.AssumeRoleRequest{RoleArn: new("arn:aws:iam::123456789012:role/r"), RoleSessionName: new("Session1:2")},
+			`Value 'Session1:2' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]*`},
+		{kmsapi.Service, &kmsapi.GenerateRandomRequest{NumberOfBytes: new(int32(1025))},
+			"Value '1025' at 'numberOfBytes' failed to satisfy constraint: Member must have value less than or equal to 1024"},
+		{kmsapi.Service, &kmsapi.EncryptRequest{KeyId: new("k"), Plaintext: make([]byte, 4097)},
+			"Value at 'plaintext' failed to satisfy constraint: Member must have length less than or equal to 4096"},
+		{kmsapi.Service, &kmsapi.TagResourceRequest{KeyId: new("k"), Tags: []kmsapi.Tag{{TagKey: &long, TagValue: new("")}}},
+			"Value '" + long + "' at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length less than or equal to 128"},
+		{logsapi.Service, &logsapi.FilterLogEventsRequest{LogGroupName: new("g"), Limit: new(int32(10001))},
+			"Value '10001' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 10000"},
+	} {
+		err := c.service.Check(c.in)
+		if want := c.service.ValidationCode + ": 1 validation error detected: " + c.want; err == nil || err.Error() != want {
+			t.Errorf("%T:\ngot  %v\nwant %s", c.in, err, want)
+		}
+	}
+}
+
+// TestEveryConstraintOfAModelIsChecked breaks each constraint of each member of each
+// input alone, as far as one value can: null where it is required, and too small,
+// too large, not in the set or not of the pattern where it has a rule.
+func TestEveryConstraintOfAModelIsChecked(t *testing.T) {
+	for _, service := range services {
+		broken := 0
+		for _, op := range service.Operations {
+			members := op.InputType()
+			for i := range members.NumField() {
+				field := members.Field(i)
+				if field.Name == "_" {
+					continue
+				}
+				path := strings.ToLower(field.Name[:1]) + field.Name[1:]
+				if strings.Contains(field.Tag.Get("aws"), ",required") {
+					broken++
+					wantViolation(t, service, op.New(), "Value null at '"+path+"' failed to satisfy constraint: Member must not be null")
+				}
+				for value, want := range violationsOf(service.Rules[field.Tag.Get("of")], field.Type) {
+					broken++
+					in := op.New()
+					reflect.ValueOf(in).Elem().Field(i).Set(*value)
+					wantViolation(t, service, in, "at '"+path+"' failed to satisfy constraint: "+want)
+				}
+			}
+		}
+		t.Logf("%s: %d", service.Name, broken)
+		if broken < 15 {
+			t.Errorf("%s: only %d constraints were broken", service.Name, broken)
+		}
+	}
+}
+
+func wantViolation(t *testing.T, service *api.Service, in any, want string) {
+	t.Helper()
+	if err := service.Check(in); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s %T: %v, want %s", service.Name, in, err, want)
+	}
+}
+
+// violationsOf returns values of a type that break a rule, and what is said of each.
+func violationsOf(rule api.Rule, typ reflect.Type) map[*reflect.Value]string {
+	all := map[*reflect.Value]string{}
+	scalar := typ
+	if typ.Kind() == reflect.Pointer {
+		scalar = typ.Elem()
+	}
+	add := func(v reflect.Value, want string) {
+		if typ.Kind() == reflect.Pointer {
+			p := reflect.New(scalar)
+			p.Elem().Set(v)
+			v = p
+		}
+		all[&v] = want
+	}
+	limits := map[string]*int64{"greater": rule.Min, "less": rule.Max}
+	for than, limit := range limits {
+		if limit == nil || than == "greater" && *limit <= 0 && !reflect.Zero(scalar).CanInt() || than == "less" && *limit > 1<<20 {
+			continue
+		}
+		beyond := *limit + map[string]int64{"greater": -1, "less": 1}[than]
+		switch scalar.Kind() {
+		case reflect.String:
+			add(reflect.ValueOf(strings.Repeat("a", int(beyond))), fmt.Sprintf("Member must have length %s than or equal to %d", than, *limit))
+		case reflect.Slice:
+			add(reflect.MakeSlice(scalar, int(beyond), int(beyond)), fmt.Sprintf("Member must have length %s than or equal to %d", than, *limit))
+		case reflect.Int32, reflect.Int64:
+			add(reflect.ValueOf(beyond).Convert(scalar), fmt.Sprintf("Member must have value %s than or equal to %d", than, *limit))
+		}
+	}
+	if len(rule.Enum) > 0 {
+		add(reflect.ValueOf("no such value"), "Member must satisfy enum value set: ["+strings.Join(rule.Enum, ", ")+"]")
+	}
+	if matches, err := api.CompilePattern(rule.Pattern); rule.Pattern != "" && err == nil && !matches("\x01") {
+		add(reflect.ValueOf("\x01"), "Member must satisfy regular expression pattern: "+rule.Pattern)
+	}
+	return all
 }
 
 func TestAnErrorStaysShortWhateverIsWrong(t *testing.T) {

@@ -23,15 +23,18 @@ func (query) encode(s *Service, w http.ResponseWriter, op *Operation, requestID 
 }
 
 func (query) encodeError(s *Service, w http.ResponseWriter, requestID string, f failure) {
-	kind := "Sender"
-	if f.status >= http.StatusInternalServerError {
-		kind = "Receiver"
-	}
 	var b bytes.Buffer
 	b.WriteString(`<ErrorResponse xmlns="` + s.Namespace + `"><Error>`)
-	writeElement(&b, "Type", kind)
+	writeElement(&b, "Type", f.blame())
 	writeElement(&b, "Code", f.code)
 	writeElement(&b, "Message", f.message)
+	if f.shape != nil {
+		for _, m := range f.shape.members {
+			if m.path != "message" && !m.absent(f.value) {
+				writeXML(&b, m.wire, m.shape, m.get(f.value))
+			}
+		}
+	}
 	b.WriteString("</Error>")
 	writeElement(&b, "RequestId", requestID)
 	b.WriteString("</ErrorResponse>")
@@ -47,29 +50,43 @@ func writeXMLMembers(b *bytes.Buffer, s *shape, v reflect.Value) {
 	}
 }
 
-// writeXML writes v as the element name.
+// writeXML writes v as the element name. A flat list or map is one element for
+// each of its members.
 func writeXML(b *bytes.Buffer, name string, s *shape, v reflect.Value) {
 	switch s.kind {
 	case kindStructure:
 		b.WriteString("<" + name + ">")
 		writeXMLMembers(b, s, v)
+		b.WriteString("</" + name + ">")
 	case kindList:
-		b.WriteString("<" + name + ">")
-		for i := range v.Len() {
-			writeXML(b, "member", s.element, v.Index(i))
-		}
+		writeParts(b, name, s.memberName, s.flat, func(part string) {
+			for i := range v.Len() {
+				writeXML(b, part, s.element, v.Index(i))
+			}
+		})
 	case kindMap:
-		b.WriteString("<" + name + ">")
-		for _, key := range sortedKeys(v) {
-			b.WriteString("<entry>")
-			writeElement(b, "key", key.String())
-			writeXML(b, "value", s.element, v.MapIndex(key))
-			b.WriteString("</entry>")
-		}
+		writeParts(b, name, "entry", s.flat, func(part string) {
+			for _, key := range sortedKeys(v) {
+				b.WriteString("<" + part + ">")
+				writeElement(b, s.keyName, key.String())
+				writeXML(b, s.valueName, s.element, v.MapIndex(key))
+				b.WriteString("</" + part + ">")
+			}
+		})
 	default:
 		writeElement(b, name, formatText(s, v, isoTime))
+	}
+}
+
+// writeParts calls parts with what each part of a list or map is called, and writes
+// the element around all of them unless it is flat.
+func writeParts(b *bytes.Buffer, name, part string, flat bool, parts func(name string)) {
+	if flat {
+		parts(name)
 		return
 	}
+	b.WriteString("<" + name + ">")
+	parts(part)
 	b.WriteString("</" + name + ">")
 }
 

@@ -16,8 +16,10 @@ var Service = &api.Service{
 	Name:           "lambda",
 	Protocol:       api.RESTJSON,
 	APIVersion:     "2015-03-31",
+	PayloadType:    "application/json",
 	ValidationCode: "ValidationException",
 	FailureCode:    "ServiceException",
+	FaultType:      true,
 	Rules:          rules,
 	Operations: []*api.Operation{
 		api.Bind(api.Operation{Name: "AddLayerVersionPermission", Method: "POST", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy", Status: 201}, Server.AddLayerVersionPermission),

@@ -1,11 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+
+	"cloister/api/internal/botocore"
 )
 
 // tiny is a service with one operation; replacements make it wrong.
@@ -19,27 +21,27 @@ const tiny = `{
 		"PutRequest": {"type": "structure", "required": ["Name"], "members": {
 			"Name": {"shape": "Name", "location": "uri", "locationName": "Name"},
 			"secret": {"shape": "Secret"},
-			"Colours": {"shape": "Colours"}
+			"Colours": {"shape": "Colours"},
+			"Shade": {"shape": "Shade", "location": "header", "locationName": "X-Shade"},
+			"Since": {"shape": "Due", "timestampFormat": "rfc822"}
 		}},
 		"Name": {"type": "string", "min": 1, "max": 8, "pattern": "[a-z]+"},
 		"Secret": {"type": "blob", "sensitive": true},
+		"Secrets": {"type": "map", "key": {"shape": "Name"}, "value": {"shape": "Secret"}},
 		"Colours": {"type": "list", "member": {"shape": "Colour"}},
 		"Colour": {"type": "string", "enum": ["RED", "LIGHT_BLUE"]},
+		"Shade": {"type": "string", "enum": ["dark"]},
+		"Due": {"type": "timestamp", "timestampFormat": "iso8601"},
 		"GoneException": {"type": "structure", "members": {}, "error": {"code": "Gone", "httpStatusCode": 410}, "exception": true}
 	}
 }`
 
 func generateTiny(text string) (map[string][]byte, error) {
-	var m model
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&m); err != nil {
+	m, err := botocore.ParseModel([]byte(text))
+	if err != nil {
 		return nil, err
 	}
-	if err := m.check(); err != nil {
-		return nil, err
-	}
-	return generate(target{name: "tiny"}, &m)
+	return generate(target{name: "tiny", unchecked: map[string]string{"Shade": "the service does"}}, m)
 }
 
 func TestAModelBecomesTypesRulesAndErrors(t *testing.T) {
@@ -55,6 +57,9 @@ func TestAModelBecomesTypesRulesAndErrors(t *testing.T) {
 		{"types.go", "Colours []string `aws:\"Colours\" of:\"Colours\"`"},
 		{"rules.go", "\"Name\": {Min: new(int64(1)), Max: new(int64(8)), Pattern: `[a-z]+`},"},
 		{"rules.go", `"Colours": {Member: "Colour"},`},
+		{"types.go", "Shade *string `aws:\"X-Shade,header\"`"},
+		{"types.go", "Since *time.Time `aws:\"Since,rfc822\" of:\"Due\"`"},
+		{"rules.go", `"Due": {Time: "iso8601"},`},
 		{"enums.go", `ColourLightBlue = "LIGHT_BLUE"`},
 		{"errors.go", `HTTPStatus() int { return 410 }`},
 		{"errors.go", `ErrorCode() string { return "Gone" }`},
@@ -80,6 +85,13 @@ func TestNothingInAModelIsDroppedUnseen(t *testing.T) {
 		{"a pattern that means something else in Go", `[a-z]+`, `[a-z&&[^b]]+`, "write a check"},
 		{"a fraction as limit", `"max": 8`, `"max": 8.5`, "8.5"},
 		{"two constants of one name", `"LIGHT_BLUE"`, `"LIGHT_BLUE", "LightBlue"`, "ColourLightBlue"},
+		{"a map in headers", `"secret": {"shape": "Secret"}`, `"secret": {"shape": "Secrets", "location": "header"}`, "header"},
+		{"a list in the path", `"Colours": {"shape": "Colours"}`, `"Colours": {"shape": "Colours", "location": "uri"}`, "uri"},
+		{"JSON in a header", `"shape": "Shade", `, `"shape": "Shade", "jsonvalue": true, `, "JSON"},
+		{"an unknown form of a timestamp", `"timestampFormat": "iso8601"`, `"timestampFormat": "lunar"`, "lunar"},
+		{"an unknown form of a member", `"timestampFormat": "rfc822"`, `"timestampFormat": "lunar"`, "lunar"},
+		{"an error that is not there", `"responseCode": 201}`, `"responseCode": 201}, "errors": [{"shape": "LostException"}]`, "LostException"},
+		{"two shapes of one name", `"Name": {"type"`, `"Shade": {"type": "string"}, "Name": {"type"`, "Shade"},
 		{"a label inside a segment", `/things/{Name}`, `/things/x{Name}`, "segments"},
 		{"a greedy label that is not the last", `/things/{Name}`, `/things/{Name+}/x`, "segments"},
 	} {
@@ -93,28 +105,74 @@ func TestNothingInAModelIsDroppedUnseen(t *testing.T) {
 	}
 }
 
-func TestAWheelThatIsNotThePinnedOneIsRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "botocore.whl")
-	if err := os.WriteFile(path, []byte("PK"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openModels(t.Context(), path); err == nil || !strings.Contains(err.Error(), botocoreSHA256) {
-		t.Errorf("error %v, want one that names the expected digest", err)
-	}
-}
-
-func TestConstantsReadAsGo(t *testing.T) {
-	for _, c := range []struct{ enum, value, want string }{
-		{"State", "Pending", "StatePending"},
-		{"InvocationType", "DryRun", "InvocationTypeDryRun"},
-		{"TenantIsolationMode", "PER_TENANT", "TenantIsolationModePerTenant"},
-		{"Runtime", "provided.al2023", "RuntimeProvidedAl2023"},
-		{"Runtime", "nodejs4.3-edge", "RuntimeNodejs43Edge"},
-		{"Architecture", "x86_64", "ArchitectureX8664"},
-		{"statusType", "Active", "StatusTypeActive"},
+func TestAPatternThatGoCannotCompileNeedsACheckWrittenByHand(t *testing.T) {
+	for pattern, registered := range map[string]bool{
+		`(?!^[0-9]+$)([a-zA-Z0-9-_]+)`: true, // in api/patterncheck.go
+		`(?!^[0-9]*$)([a-zA-Z0-9-_]+)`: false,
+		`(?<!x)a`:                      false,
+		`(a)\\1`:                       false,
+		`a{1,5000}`:                    false,
 	} {
-		if got := constant(c.enum, c.value); got != c.want {
-			t.Errorf("constant(%q, %q) = %q, want %q", c.enum, c.value, got, c.want)
+		_, err := generateTiny(strings.Replace(tiny, `[a-z]+`, pattern, 1))
+		if registered && err != nil || !registered && (err == nil || !strings.Contains(err.Error(), "Name: write a check for it in api/patterncheck.go")) {
+			t.Errorf("%s: %v", pattern, err)
 		}
 	}
 }
+
+// TestWhatIsCommittedIsWhatTheModelsSay generates everything again.
+func TestWhatIsCommittedIsWhatTheModelsSay(t *testing.T) {
+	models := pinned(t)
+	for _, target := range targets {
+		files, err := target.files(models)
+		if err != nil {
+			t.Fatal(err)
+		}
+		folder := filepath.Join("..", "..", target.name+"api")
+		for name, want := range files {
+			got, err := os.ReadFile(filepath.Join(folder, name))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if string(got) != string(want) {
+				t.Errorf("%s/%s is not what \"make generate\" writes:\n%s", folder, name, firstDifference(string(got), string(want)))
+			}
+		}
+		there, err := os.ReadDir(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range there {
+			if _, ok := files[entry.Name()]; !ok {
+				t.Errorf("%s/%s is not generated", folder, entry.Name())
+			}
+		}
+	}
+}
+
+func firstDifference(got, want string) string {
+	a, b := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return "has   " + a[i] + "\nwants " + b[i]
+		}
+	}
+	return "one is longer"
+}
+
+func pinned(t *testing.T) *botocore.Archive {
+	t.Helper()
+	archive, err := openOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive
+}
+
+// openOnce opens the pinned distribution, which takes a second.
+var openOnce = sync.OnceValues(func() (*botocore.Archive, error) {
+	return botocore.OpenPinned(func(path string) bool {
+		return isModel(path) || path == botocore.ModelPath("lambda", "2014-11-11")
+	})
+})

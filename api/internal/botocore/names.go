@@ -1,12 +1,12 @@
-package main
+package botocore
 
 import (
 	"strings"
 	"unicode"
 )
 
-// exported returns a name of the model with an upper-case first letter.
-func exported(name string) string {
+// Exported returns a name of the model with an upper-case first letter.
+func Exported(name string) string {
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
@@ -15,12 +15,12 @@ func exported(name string) string {
 func constant(enum, value string) string {
 	words := strings.FieldsFunc(value, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 	var b strings.Builder
-	b.WriteString(exported(enum))
+	b.WriteString(Exported(enum))
 	for _, word := range words {
 		if word == strings.ToUpper(word) {
 			word = strings.ToLower(word)
 		}
-		b.WriteString(exported(word))
+		b.WriteString(Exported(word))
 	}
 	return b.String()
 }
