@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"cloister/api"
@@ -65,27 +65,58 @@ func (s *Server) bodyLimit(r *http.Request, operation *api.Operation) int64 {
 	return limit
 }
 
-// A budget bounds the bytes of all bodies above smallBodyBytes.
+// A budget bounds the bytes of all bodies above smallBodyBytes. An account may hold as much as it leaves free: the
+// first gets half, the second at least half of the rest, and whoever comes next still finds room. While a body is
+// read, its account is claimed and not proven, so what a stranger sends under the id of a tenant's key is that tenant's.
 type budget struct {
 	size int64
-	used atomic.Int64
+
+	mu       sync.Mutex
+	used     int64            // guarded by mu
+	accounts map[string]int64 // guarded by mu; what each holds, none holds 0
 }
 
-// take reserves n bytes and reports whether there was room for them.
-func (b *budget) take(n int64) bool {
-	if b.used.Add(n) <= b.size {
-		return true
+// A reservation is what a call holds of the budget.
+type reservation struct {
+	account string
+	bytes   int64
+}
+
+// raise makes r hold n bytes and reports whether there was room for them.
+func (b *budget) raise(r *reservation, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	more := n - r.bytes
+	if b.accounts[r.account]+more > b.size-b.used-more {
+		return false
 	}
-	b.used.Add(-n)
-	return false
+	if b.accounts == nil {
+		b.accounts = map[string]int64{}
+	}
+	b.accounts[r.account] += more
+	b.used += more
+	r.bytes = n
+	return true
 }
 
-func (b *budget) give(n int64) { b.used.Add(-n) }
+// release makes r hold nothing.
+func (b *budget) release(r *reservation) {
+	if r.bytes == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= r.bytes
+	if b.accounts[r.account] -= r.bytes; b.accounts[r.account] == 0 {
+		delete(b.accounts, r.account)
+	}
+	*r = reservation{}
+}
 
 // readBody reads the whole body of the request into x.body. A length that is announced and too large is
 // refused before anything is read, one that is not is found out while reading. Until 64 KiB anybody may send;
-// for more the Authorization header must be well-formed and recent and name an existing key, and the
-// budget must have room. What the budget gave is returned when the call has been answered.
+// for more the signature must be well-formed and recent and name an existing key, and the budget must
+// have room. What the budget gave is returned when the call has been answered.
 //
 // The buffer is made for this call and passes to it: see Service.Server. Reusing buffers would save little
 // (making one of 6 MiB takes a seventh of the time of its hash, 3 % of the call) and would let one
@@ -161,29 +192,27 @@ func (x *exchange) reserve(n int64) error {
 	if n <= smallBodyBytes+1 {
 		return nil
 	}
-	if x.reserved == 0 {
-		if err := x.server.config.Verifier.Check(x.request); err != nil {
-			return err
-		}
-		_, err := x.server.config.Identity.Caller(x.request.Context(),
-			claimedScope(x.request).accessKeyID, x.request.Header.Get("X-Amz-Security-Token"))
+	if x.reserved.bytes == 0 {
+		claim, err := x.server.config.Verifier.Check(x.request)
 		if err != nil {
 			return err
 		}
+		caller, err := x.server.config.Identity.Caller(x.request.Context(), claim.AccessKeyID, claim.SessionToken)
+		if err != nil {
+			return err
+		}
+		x.reserved.account = caller.AccountID
 	}
-	if !x.server.budget.take(n - x.reserved) {
-		x.Header().Set("Retry-After", "1")
-		return &api.Error{Code: "ServiceUnavailableException", Status: http.StatusServiceUnavailable,
-			Message: "Too many large requests are in progress. Try again."}
+	if !x.server.budget.raise(&x.reserved, n) {
+		return lambda.Errorf(lambda.Capacity, "reserve memory for a body", "Too many large requests are in progress. Try again.")
 	}
-	x.reserved = n
 	return nil
 }
 
 // release returns what the call holds of the budget.
 func (x *exchange) release() {
-	x.server.budget.give(x.reserved)
-	x.reserved, x.body = 0, nil
+	x.server.budget.release(&x.reserved)
+	x.body = nil
 }
 
 // tooLarge returns AWS's error. Lambda calls its Invoke by an older name there.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -19,6 +20,13 @@ import (
 	"cloister/lambda"
 )
 
+// held returns how many bytes of the budget are in use.
+func (h *house) held() int64 {
+	h.budget.mu.Lock()
+	defer h.budget.mu.Unlock()
+	return h.budget.used
+}
+
 // zeros is a JSON string of n bytes.
 func zeros(n int) []byte {
 	b := bytes.Repeat([]byte{'0'}, n)
@@ -36,7 +44,7 @@ func TestAPayloadOfExactlyTheLimitPasses(t *testing.T) {
 	if !bytes.Equal(out.Payload, payload) {
 		t.Errorf("%d bytes came back changed", len(out.Payload))
 	}
-	waitFor(t, "return of the budget", func() bool { return h.budget.used.Load() == 0 })
+	waitFor(t, "return of the budget", func() bool { return h.held() == 0 })
 }
 
 func TestAnOversizedBodyIsRefusedWithTheWordsOfTheOperation(t *testing.T) {
@@ -82,11 +90,14 @@ func TestAClientThatSendsEverythingFirstFindsTheRefusal(t *testing.T) {
 	if _, err := io.WriteString(conn, dump(t, unsigned, fmt.Sprintf("Content-Length: %d\r\n", length), "")); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond) // the refusal is sent by now
+	reader := bufio.NewReader(conn)
+	if _, err := reader.Peek(1); err != nil { // the refusal is there now
+		t.Fatal(err)
+	}
 	if n, err := io.CopyN(conn, zeroReader{}, length); err != nil {
 		t.Fatalf("reset after %d bytes: %v", n, err)
 	}
-	answer, err := io.ReadAll(conn)
+	answer, err := io.ReadAll(reader)
 	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 413 ")) {
 		t.Errorf("read %.100q, %v", answer, err)
 	}
@@ -112,7 +123,7 @@ func TestABodyWithoutALengthIsReadToItsLimit(t *testing.T) {
 			t.Errorf("%d bytes: status %d, %d bytes came back, want status %d", size, got.status, len(got.body), want)
 		}
 	}
-	waitFor(t, "return of the budget", func() bool { return h.budget.used.Load() == 0 })
+	waitFor(t, "return of the budget", func() bool { return h.held() == 0 })
 }
 
 func TestALargeUploadMayWaitForContinue(t *testing.T) {
@@ -138,7 +149,7 @@ func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
 
 func TestBodiesBeyondTheBudgetAreToldToTryAgain(t *testing.T) {
 	const size = lambda.MaxPayloadBytes
-	h := openHouse(t, func(c *Config) { c.BodyBudget = 2 * size })
+	h := openHouse(t, func(c *Config) { c.BodyBudget = 4 * size })
 	entered, leave := make(chan struct{}), make(chan struct{})
 	h.lambda.invoke = func(context.Context, *lambdaapi.InvocationRequest) (*lambdaapi.InvocationResponse, error) {
 		entered <- struct{}{}
@@ -176,7 +187,7 @@ func TestBodiesBeyondTheBudgetAreToldToTryAgain(t *testing.T) {
 			t.Errorf("body within the budget: status %d", status)
 		}
 	}
-	waitFor(t, "return of the budget", func() bool { return h.budget.used.Load() == 0 })
+	waitFor(t, "return of the budget", func() bool { return h.held() == 0 })
 }
 
 func TestALargeBodyIsReadOnlyForAKeyThatExists(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -25,27 +26,28 @@ import (
 type told struct {
 	status        int
 	code, message string
-	retryAfter    string
+	retryAfter    string // seconds
+	milliseconds  string // of the header that SDKs read
 }
 
 func TestEveryKindOfErrorIsToldAsAWSDoes(t *testing.T) {
 	const hidden = "Service encountered an internal error."
 	tests := map[lambda.Kind]told{
-		lambda.Internal:         {500, "ServiceException", hidden, ""},
-		lambda.InvalidParameter: {400, "InvalidParameterValueException", "the message", ""},
-		lambda.NotFound:         {404, "ResourceNotFoundException", "the message", ""},
-		lambda.Conflict:         {409, "ResourceConflictException", "the message", ""},
-		lambda.NotReady:         {409, "ResourceConflictException", "the message", ""},
-		lambda.Throttled:        {429, "TooManyRequestsException", "the message", "1"},
-		lambda.Capacity:         {503, "ServiceException", "the message", "1"},
-		lambda.Unavailable:      {503, "ServiceException", "the message", "1"},
-		lambda.EnvironmentGone:  {503, "ServiceException", "the message", "1"},
-		lambda.TooLarge:         {413, "RequestEntityTooLargeException", "the message", ""},
-		lambda.InvalidRuntime:   {502, "InvalidRuntimeException", "the message", ""},
-		lambda.AccessDenied:     {403, "AccessDeniedException", "the message", ""},
-		lambda.Corrupt:          {500, "ServiceException", hidden, ""},
-		lambda.InvalidPayload:   {400, "InvalidRequestContentException", "the message", ""},
-		lambda.Busy:             {503, "ServiceException", "the message", "1"},
+		lambda.Internal:         {500, "ServiceException", hidden, "", ""},
+		lambda.InvalidParameter: {400, "InvalidParameterValueException", "the message", "", ""},
+		lambda.NotFound:         {404, "ResourceNotFoundException", "the message", "", ""},
+		lambda.Conflict:         {409, "ResourceConflictException", "the message", "", ""},
+		lambda.NotReady:         {409, "ResourceConflictException", "the message", "", ""},
+		lambda.Throttled:        {429, "TooManyRequestsException", "the message", "1", "1000"},
+		lambda.Capacity:         {503, "ServiceException", "the message", "1", "1000"},
+		lambda.Unavailable:      {503, "ServiceException", "the message", "1", "200"},
+		lambda.EnvironmentGone:  {503, "ServiceException", "the message", "1", "200"},
+		lambda.TooLarge:         {413, "RequestEntityTooLargeException", "the message", "", ""},
+		lambda.InvalidRuntime:   {502, "InvalidRuntimeException", "the message", "", ""},
+		lambda.AccessDenied:     {403, "AccessDeniedException", "the message", "", ""},
+		lambda.Corrupt:          {500, "ServiceException", hidden, "", ""},
+		lambda.InvalidPayload:   {400, "InvalidRequestContentException", "the message", "", ""},
+		lambda.Busy:             {503, "ServiceException", "the message", "1", "200"},
 	}
 	h := openHouse(t)
 	client := h.lambdaClient()
@@ -84,7 +86,39 @@ func (h *house) failWith(t *testing.T, client *awslambda.Client, err error) told
 	if !ok {
 		t.Fatalf("no response in %v", err)
 	}
-	return told{response.HTTPStatusCode(), fault.ErrorCode(), fault.ErrorMessage(), response.Response.Header.Get("Retry-After")}
+	return told{response.HTTPStatusCode(), fault.ErrorCode(), fault.ErrorMessage(), response.Response.Header.Get("Retry-After"),
+		response.Response.Header.Get("X-Amz-Retry-After")}
+}
+
+// The SDKs' own back-off is over before a process has started again, or room was made.
+func TestAnSDKWaitsAsLongAsItIsTold(t *testing.T) {
+	h := openHouse(t)
+	var calls []time.Time
+	h.lambda.invoke = func(context.Context, *lambdaapi.InvocationRequest) (*lambdaapi.InvocationResponse, error) {
+		if calls = append(calls, time.Now()); len(calls) < 3 {
+			return nil, lambda.Errorf(lambda.Unavailable, "invoke", "the worker is restarting")
+		}
+		return &lambdaapi.InvocationResponse{StatusCode: new(int32(200))}, nil
+	}
+	config := h.awsConfig()
+	config.RetryMaxAttempts = 3
+	config.Retryer = func() aws.Retryer { return retry.NewStandard() }
+	if _, err := awslambda.NewFromConfig(config).Invoke(t.Context(), &awslambda.InvokeInput{FunctionName: new("echo")}); err != nil || len(calls) != 3 {
+		t.Fatalf("%d calls, %v", len(calls), err)
+	}
+	if waited := calls[2].Sub(calls[0]); waited < 2*restartAfter {
+		t.Errorf("three attempts within %s", waited)
+	}
+}
+
+func TestServicesHaveTheirOwnWordForUnavailable(t *testing.T) {
+	for service, want := range map[string]string{"lambda": "ServiceException", "logs": "ServiceUnavailableException", "iam": "ServiceUnavailable", "sts": "ServiceUnavailable"} {
+		x := &exchange{ResponseWriter: httptest.NewRecorder(), route: &route{api: &api.Service{Name: service}}}
+		fault, ok := x.fault(lambda.Errorf(lambda.Unavailable, "append", "closed")).(api.Fault)
+		if !ok || fault.ErrorCode() != want || fault.HTTPStatus() != http.StatusServiceUnavailable || x.Header().Get("X-Amz-Retry-After") == "" {
+			t.Errorf("%s answers %v", service, fault)
+		}
+	}
 }
 
 func TestTheSDKKnowsTheExceptionsByType(t *testing.T) {
@@ -102,7 +136,7 @@ func TestAFaultOfTheServicePassesAsItIs(t *testing.T) {
 	h := openHouse(t)
 	got := h.failWith(t, h.lambdaClient(), fmt.Errorf("control: %w", &lambdaapi.TooManyRequestsException{
 		Message: new("Rate Exceeded."), Reason: new("ReservedFunctionConcurrentInvocationLimitExceeded"), RetryAfterSeconds: new("7")}))
-	if want := (told{429, "TooManyRequestsException", "Rate Exceeded.", "7"}); got != want {
+	if want := (told{429, "TooManyRequestsException", "Rate Exceeded.", "7", ""}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	got = h.failWith(t, h.lambdaClient(), api.NotImplemented("lambda", "Invoke"))

@@ -74,7 +74,7 @@ type Config struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	MaxConnections int           // open at once, over all listeners; default 4096
-	BodyBudget     int64         // bytes of all request bodies above 64 KiB at once; default 512 MiB
+	BodyBudget     int64         // bytes of all request bodies above 64 KiB at once, of which one body gets half at most; default 512 MiB
 	HeaderTimeout  time.Duration // for the TLS handshake, and again for each request's header; default 10 s
 	BodyTimeout    time.Duration // for each 256 KiB of a request body; default 10 s
 	WriteTimeout   time.Duration // for a response, however long its making took; default 60 s

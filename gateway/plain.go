@@ -53,12 +53,25 @@ func plainRequestLine(line []byte) bool {
 	if !plainMethods[string(method)] || string(version) != "HTTP/1.1" || len(target) == 0 || target[0] != '/' {
 		return false
 	}
-	for _, c := range target {
-		if c <= ' ' || c >= 0x7f || c == '#' {
+	for i, c := range target {
+		if c <= ' ' || c >= 0x7f || c == '#' || c == '%' && !escaped(target[i+1:]) {
 			return false
 		}
 	}
 	return !bytes.HasPrefix(target, []byte("//"))
+}
+
+// escaped says whether two hexadecimal digits follow a percent sign.
+func escaped(rest []byte) bool {
+	if len(rest) < 2 {
+		return false
+	}
+	for _, c := range rest[:2] {
+		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
+			return false
+		}
+	}
+	return true
 }
 
 func plainName(name []byte) bool {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"cloister/api"
+	"cloister/iam/sigv4"
 )
 
 // A route is a Service with what each call would otherwise ask it again.
@@ -56,7 +57,7 @@ func newRoutes(services []Service) (routes, error) {
 // names none of ours the request will be refused, and X-Amz-Target, then the content type, then
 // the path tell whose words the client understands.
 func (s *routes) find(r *http.Request) *route {
-	if to := s.byName[claimedScope(r).service]; to != nil {
+	if to := s.byName[sigv4.ClaimedService(r)]; to != nil {
 		return to
 	}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
@@ -70,21 +71,4 @@ func (s *routes) find(r *http.Request) *route {
 		return s.byForm
 	}
 	return s.byPath
-}
-
-// A scope is what the Authorization header claims before anything is verified.
-type scope struct{ accessKeyID, service string }
-
-// claimedScope reads Credential=keyid/date/region/service/aws4_request. Whatever is wrong with the header
-// gives an empty scope here and an error from the Verifier later.
-func claimedScope(r *http.Request) scope {
-	_, credential, found := strings.Cut(r.Header.Get("Authorization"), "Credential=")
-	keyID, rest, _ := strings.Cut(credential, "/")
-	_, rest, _ = strings.Cut(rest, "/") // date
-	_, rest, _ = strings.Cut(rest, "/") // region
-	service, _, complete := strings.Cut(rest, "/")
-	if !found || !complete {
-		return scope{}
-	}
-	return scope{keyID, service}
 }

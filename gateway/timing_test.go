@@ -122,7 +122,7 @@ func TestABodyThatStallsIsGivenUp(t *testing.T) {
 			if most := h.config.HeaderTimeout + h.config.BodyTimeout; took > most {
 				t.Errorf("after %d bytes: took %v, want at most %v", first, took, most)
 			}
-			if used := h.budget.used.Load(); used != 0 {
+			if used := h.held(); used != 0 {
 				t.Errorf("%d bytes of the budget were not given back", used)
 			}
 		})

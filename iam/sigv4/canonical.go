@@ -15,18 +15,18 @@ import (
 func (q *query) appendCanonicalRequest(b []byte, r *http.Request, bodyHex []byte) ([]byte, error) {
 	b = append(b, r.Method...)
 	b = append(b, '\n')
-	b = appendCanonicalPath(b, r.URL)
+	b = q.appendCanonicalPath(b, r.URL)
 	b = append(b, '\n')
-	b, ok := appendCanonicalQuery(b, r.URL.RawQuery)
+	b, ok := q.appendCanonicalQuery(b, r.URL.RawQuery)
 	if !ok {
-		return nil, q.dialect.badSignature("The query string of the request is not valid percent-encoding.")
+		return nil, q.words().badSignature("The query string of the request is malformed.")
 	}
 	b = append(b, '\n')
 	for _, header := range q.signed {
 		b = append(b, header.name...)
 		b = append(b, ':')
 		if b, ok = appendCanonicalHeader(b, r, header); !ok {
-			return nil, q.dialect.badSignature(fmt.Sprintf("'%.100s' is a 'SignedHeader' but is not in the request.", header.name))
+			return nil, q.words().badSignature(fmt.Sprintf("'%.100s' is a 'SignedHeader' but is not in the request.", header.name))
 		}
 		b = append(b, '\n')
 	}
@@ -36,31 +36,97 @@ func (q *query) appendCanonicalRequest(b []byte, r *http.Request, bodyHex []byte
 	return append(b, bodyHex...), nil
 }
 
-// appendCanonicalPath appends the path as sent, percent-encoded once more: all services but
-// Amazon S3 sign it doubly encoded. It does not resolve empty or dot segments. SDKs disagree on
-// that, none of our operations has such a path, and resolving them would let one signature fit several paths.
-func appendCanonicalPath(b []byte, u *url.URL) []byte {
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
+// appendCanonicalPath appends the path as sent, without empty and dot segments, percent-encoded once
+// more: so all services but Amazon S3 sign it.
+func (q *query) appendCanonicalPath(b []byte, u *url.URL) []byte {
+	path := sentPath(u)
+	if !q.dialect.exactPath && !normal(path) {
+		path = normalize(path)
 	}
 	return appendEncoded(b, path, '/')
 }
 
+// sentPath returns the path of u with the bytes that were sent: net/url keeps them in RawPath where
+// they are not what it would write itself, but EscapedPath returns those only that are valid there.
+func sentPath(u *url.URL) string {
+	path := u.EscapedPath()
+	if u.RawPath != "" && path != u.RawPath {
+		if decoded, err := url.PathUnescape(u.RawPath); err == nil && decoded == u.Path {
+			return u.RawPath
+		}
+	}
+	return path
+}
+
+// NormalPath says whether the path of u has no empty and no dot segments. Several paths that differ
+// in these share a signature, so whoever routes a verified request must refuse those that do.
+func NormalPath(u *url.URL) bool {
+	if u.RawPath != "" {
+		return normal(u.EscapedPath())
+	}
+	return normal(u.Path) // what was sent differs in escapes only, and of neither slashes nor dots
+}
+
+// normal says whether normalize has nothing to do. It is asked about every request.
+func normal(path string) bool {
+	if !strings.HasPrefix(path, "/") || strings.Contains(path, "//") {
+		return false
+	}
+	for rest := path; ; {
+		i := strings.Index(rest, "/.")
+		if i < 0 {
+			return true
+		}
+		rest = rest[i+1:]
+		if segment, _, _ := strings.Cut(rest, "/"); segment == "." || segment == ".." {
+			return false
+		}
+	}
+}
+
+// normalize removes empty and dot segments as AWS's signers do.
+func normalize(path string) string {
+	var segments []string
+	for segment := range strings.SplitSeq(path, "/") {
+		switch segment {
+		case "", ".":
+		case "..":
+			segments = segments[:max(0, len(segments)-1)]
+		default:
+			segments = append(segments, segment)
+		}
+	}
+	normalized := "/" + strings.Join(segments, "/")
+	if len(segments) > 0 && strings.HasSuffix(path, "/") {
+		normalized += "/"
+	}
+	return normalized
+}
+
 // appendCanonicalQuery appends the parameters, decoded as net/url does and encoded anew, sorted
-// by encoded name, then by encoded value.
-func appendCanonicalQuery(b []byte, raw string) (_ []byte, ok bool) {
+// by encoded name, then by encoded value. The signature of a pre-signed URL is not one of them. It is not ok
+// where net/url would read less than is signed: it drops empty pairs and those with a semicolon.
+func (q *query) appendCanonicalQuery(b []byte, raw string) (_ []byte, ok bool) {
 	if raw == "" {
 		return b, true
 	}
 	type parameter struct{ name, value string }
-	parameters := make([]parameter, 0, 8)
+	parameters := make([]parameter, 0, 16)
+	if strings.Contains(raw, ";") {
+		return b, false
+	}
 	for pair := range strings.SplitSeq(raw, "&") {
+		if pair == "" {
+			return b, false
+		}
 		name, value, _ := strings.Cut(pair, "=")
 		name, ok1 := recode(name)
 		value, ok2 := recode(value)
 		if !ok1 || !ok2 {
 			return b, false
+		}
+		if q.presigned && (name == signatureParameter || name == tokenParameter && q.dialect.tokenApart) {
+			continue
 		}
 		parameters = append(parameters, parameter{name, value})
 	}

@@ -7,18 +7,23 @@ import (
 	"cloister/api"
 )
 
-// A dialect is how one AWS service words its refusals: clients branch on the codes, and
-// the services do not agree on them.
+// A dialect is what AWS services do not agree on: how they word refusals, on whose codes clients branch,
+// and two details of what is signed.
 type dialect struct {
 	service string
 	query   bool // the query protocol: codes without "Exception", others in part
 	denied  int  // status of refusals
 	invalid int  // status of an unreadable Authorization header
+
+	// None of the services below has these two; AWS's suite of signed requests does.
+	exactPath  bool // empty and dot segments of the path are signed, as for Amazon S3
+	tokenApart bool // the session token is added after signing, as for AWS IoT
 }
 
 var dialects = map[string]dialect{
 	"lambda": {service: "lambda", denied: http.StatusForbidden, invalid: http.StatusForbidden},
 	"logs":   {service: "logs", denied: http.StatusBadRequest, invalid: http.StatusBadRequest},
+	"kms":    {service: "kms", denied: http.StatusBadRequest, invalid: http.StatusBadRequest},
 	"iam":    {service: "iam", query: true, denied: http.StatusForbidden, invalid: http.StatusBadRequest},
 	"sts":    {service: "sts", query: true, denied: http.StatusForbidden, invalid: http.StatusBadRequest},
 }
@@ -67,7 +72,12 @@ func (d dialect) expiredToken() *api.Error {
 	return d.refuse("ExpiredTokenException", "ExpiredToken", d.denied, "The security token included in the request is expired")
 }
 
-func (d dialect) presigned() *api.Error {
-	return &api.Error{Code: "NotImplementedException", Status: http.StatusNotImplemented,
-		Message: "Cloister does not accept pre-signed URLs yet: sign the request with an Authorization header."}
+func (d dialect) mismatch() *api.Error {
+	return d.badSignature("The request signature we calculated does not match the signature you provided. " +
+		"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
+}
+
+// badLifetime is worded by Amazon S3, the one service of AWS that tells what is wrong with X-Amz-Expires.
+func (d dialect) badLifetime(message string) *api.Error {
+	return &api.Error{Code: "AuthorizationQueryParametersError", Status: http.StatusBadRequest, Message: message}
 }

@@ -1,13 +1,15 @@
-// Package sigv4 verifies AWS Signature Version 4: that a request was signed by the holder of
-// a secret access key, recently, for this region and service, and has not been changed since.
+// Package sigv4 verifies AWS Signature Version 4, in the Authorization header or in a pre-signed URL: that a
+// request was signed by the holder of a secret access key, for this region and service, holds now, and has
+// not been changed since.
 //
 // It does not sign, knows no users or policies (package iam finds the secret of a key and
 // says what its holder may do) and keeps no state but a bounded cache of derived keys. Package
 // gateway calls it once for every request, before anything else looks at the request.
 //
 // Invariants: nothing is accepted without a valid signature over method, path, query, host,
-// every x-amz-* header and the body; what was verified is exactly what net/http parsed, so
-// that routing cannot see another path or query than the signature covers.
+// every x-amz-* header and the body, whichever way it is signed; what was verified is what net/http parsed, so
+// that routing cannot see another query than the signature covers, nor another path if it
+// refuses those that are not NormalPath.
 //
 // An attacker controls every byte of the request. A request for an unknown access key takes the same
 // path, against a decoy secret, as one for a known key.
@@ -23,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 )
@@ -55,7 +56,7 @@ type Config struct {
 	// endpoint of their own, clients sign for the region that they are set to.
 	Region string
 
-	// Services are the signing names that are accepted, of "lambda", "logs", "iam", "sts".
+	// Services are the signing names that are accepted, of "lambda", "logs", "kms", "iam", "sts".
 	Services []string
 
 	// Lookup finds secrets.
@@ -71,6 +72,7 @@ type Config struct {
 // A Verifier verifies requests. Its methods may be called concurrently.
 type Verifier struct {
 	config  Config
+	accepts map[string]dialect // by signing name
 	keys    *keyCache
 	decoy   string    // a random secret, stands in where there is none
 	queries sync.Pool // of *query
@@ -90,10 +92,13 @@ func New(c Config) (*Verifier, error) {
 	if c.Region == "" || c.Lookup == nil || len(c.Services) == 0 {
 		return nil, errors.New("sigv4: region, services and lookup are required")
 	}
+	accepts := map[string]dialect{}
 	for _, s := range c.Services {
-		if _, ok := dialects[s]; !ok {
+		d, ok := dialects[s]
+		if !ok {
 			return nil, fmt.Errorf("sigv4: no error dialect for service %q", s)
 		}
+		accepts[s] = d
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -101,17 +106,25 @@ func New(c Config) (*Verifier, error) {
 	if c.CachedKeys <= 0 {
 		c.CachedKeys = 4096
 	}
-	c.Services = slices.Clone(c.Services)
-	return &Verifier{config: c, keys: newKeyCache(c.CachedKeys), decoy: rand.Text()}, nil
+	return &Verifier{config: c, accepts: accepts, keys: newKeyCache(c.CachedKeys), decoy: rand.Text()}, nil
+}
+
+// A Claim is whom a request says it is from.
+type Claim struct {
+	AccessKeyID  string
+	SessionToken string // empty for keys of users
 }
 
 // Check refuses what can be refused before the body is read: a request without a complete,
-// well-formed and recent Authorization header. It asks for no secret, so its nil says nothing
-// about who sent the request: only Verify does. The error is an *api.Error as of Verify.
-func (v *Verifier) Check(r *http.Request) error {
+// well-formed and recent signature. It asks for no secret, so nothing is proven about who sent
+// the request: only Verify does that. The error is an *api.Error as of Verify.
+func (v *Verifier) Check(r *http.Request) (Claim, error) {
 	q := v.newQuery()
 	defer v.free(q)
-	return v.parse(q, r)
+	if err := v.parse(q, r); err != nil {
+		return Claim{}, err
+	}
+	return Claim{q.accessKeyID, q.sessionToken}, nil
 }
 
 func (v *Verifier) newQuery() *query {
@@ -148,36 +161,36 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Si
 	}
 	switch {
 	case errors.Is(unknown, ErrExpiredToken):
-		return Signature{}, q.dialect.expiredToken()
+		return Signature{}, q.words().expiredToken()
 	case errors.Is(unknown, ErrUnknownKey):
-		return Signature{}, q.dialect.unknownKey()
+		return Signature{}, q.words().unknownKey()
 	case unknown != nil:
 		return Signature{}, fmt.Errorf("look up access key: %w", unknown)
 	case !matches:
-		return Signature{}, q.dialect.badSignature("The request signature we calculated does not match the signature you provided. " +
-			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
+		return Signature{}, q.words().mismatch()
 	}
 	return Signature{q.accessKeyID, q.sessionToken, q.service, q.region, q.time}, nil
 }
 
 // parse reads and checks everything about the signature of r except its value.
 func (v *Verifier) parse(q *query, r *http.Request) error {
-	if err := q.parse(r); err != nil {
+	if err := q.parse(r, v.accepts); err != nil {
 		return err
 	}
-	if !slices.Contains(v.config.Services, q.service) {
-		return q.dialect.badSignature(fmt.Sprintf("Credential should be scoped to correct service: '%s'.", q.dialect.service))
-	}
 	if q.region != v.config.Region {
-		return q.dialect.badSignature("Credential should be scoped to a valid region.")
+		return q.words().badSignature("Credential should be scoped to a valid region.")
 	}
 	now := v.config.Now().UTC()
-	if earliest := now.Add(-MaxSkew); q.time.Before(earliest.Truncate(time.Second)) {
-		return q.dialect.badSignature(fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - 5 min.)",
-			q.time.Format(isoBasic), earliest.Format(isoBasic), now.Format(isoBasic)))
+	window, text := MaxSkew, "5 min."
+	if q.lifetime > 0 {
+		window, text = q.lifetime, fmt.Sprintf("%d sec.", q.lifetime/time.Second)
+	}
+	if earliest := now.Add(-window); q.time.Before(earliest.Truncate(time.Second)) {
+		return q.words().badSignature(fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - %s)",
+			q.time.Format(isoBasic), earliest.Format(isoBasic), now.Format(isoBasic), text))
 	}
 	if latest := now.Add(MaxSkew); q.time.After(latest) {
-		return q.dialect.badSignature(fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + 5 min.)",
+		return q.words().badSignature(fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + 5 min.)",
 			q.time.Format(isoBasic), latest.Format(isoBasic), now.Format(isoBasic)))
 	}
 	return nil
@@ -208,18 +221,22 @@ func (q *query) matches(r *http.Request, body []byte, key [sha256.Size]byte) (bo
 	b = hex.AppendEncode(b, sum[:])
 	q.buffer = b
 
-	mac := hmac.New(sha256.New, key[:])
-	mac.Write(b)
-	mac.Sum(q.want[:0])
+	if q.mac == nil || q.macKey != key {
+		q.mac, q.macKey = hmac.New(sha256.New, key[:]), key
+	} else {
+		q.mac.Reset() // spares hashing the key and making five objects
+	}
+	q.mac.Write(b)
+	q.mac.Sum(q.want[:0])
 	return subtle.ConstantTimeCompare(q.want[:], q.signature[:]) == 1, nil
 }
 
-// checkContentHash refuses an X-Amz-Content-Sha256 header that is not the hash of the body.
-// The words that Amazon S3 allows there (UNSIGNED-PAYLOAD, STREAMING-…) would leave the body unprotected.
+// checkContentHash refuses a claimed hash that is not the one of the body. The words that Amazon S3
+// allows in its place (UNSIGNED-PAYLOAD, STREAMING-…) would leave the body unprotected.
 func (q *query) checkContentHash(r *http.Request) error {
-	claimed, ok := r.Header["X-Amz-Content-Sha256"]
-	if !ok || claimed[0] == string(q.bodyHex[:]) {
+	claimed := r.Header["X-Amz-Content-Sha256"] // at most one, see readHeaders
+	if (len(claimed) == 0 || claimed[0] == string(q.bodyHex[:])) && (q.contentHash == "" || q.contentHash == string(q.bodyHex[:])) {
 		return nil
 	}
-	return q.dialect.badSignature("The value of the x-amz-content-sha256 header does not match the SHA-256 of the request body.")
+	return q.words().badSignature("The value of the x-amz-content-sha256 header does not match the SHA-256 of the request body.")
 }

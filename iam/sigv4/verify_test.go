@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,9 +60,6 @@ var mutations = map[string]func(*http.Request, *[]byte){
 	"host":                         func(r *http.Request, _ *[]byte) { r.Host = "127.0.0.1:9444" },
 	"no host":                      func(r *http.Request, _ *[]byte) { r.Host = "" },
 	"path":                         target("/2015-03-31/functions/my-functioN/invocations", invokeQuery),
-	"path with an empty segment":   target("/2015-03-31//functions/my-function/invocations", invokeQuery),
-	"path with a dot segment":      target("/2015-03-31/./functions/my-function/invocations", invokeQuery),
-	"path with a parent segment":   target("/2015-03-31/x/../functions/my-function/invocations", invokeQuery),
 	"path encoded otherwise":       target("/2015-03-31/functions/my%2Dfunction/invocations", invokeQuery),
 	"path with a trailing slash":   target(invokePath+"/", invokeQuery),
 	"query value":                  target(invokePath, "Qualifier=dev&Tag=a&Tag=b"),
@@ -282,8 +278,6 @@ func TestAnUnsignedRequestIsRefusedInTheWordsOfItsProtocol(t *testing.T) {
 				"Authorization header requires 'Signature' parameter. Authorization header requires 'SignedHeaders' parameter. " +
 				"Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. " +
 				"(Hashed with SHA-256 and encoded with Base64) Authorization=O133MeQGsSG8M/c3mxecXZJzUhCDu+9BD3DsZ39/mpI="}},
-		{"GET /2015-03-31/functions?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=00 HTTP/1.1\r\nHost: h\r\n\r\n",
-			api.Error{Code: "NotImplementedException", Status: 501, Message: "Cloister does not accept pre-signed URLs yet: sign the request with an Authorization header."}},
 	} {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(c.request)))
 		if err != nil {
@@ -294,7 +288,8 @@ func TestAnUnsignedRequestIsRefusedInTheWordsOfItsProtocol(t *testing.T) {
 		if diff := cmp.Diff(error(&c.want), err); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", c.request, diff)
 		}
-		if diff := cmp.Diff(error(&c.want), verifier.Check(r)); diff != "" {
+		_, err = verifier.Check(r)
+		if diff := cmp.Diff(error(&c.want), err); diff != "" {
 			t.Errorf("%q, before the body (-want +got):\n%s", c.request, diff)
 		}
 	}
@@ -353,6 +348,37 @@ func TestTheKeyCacheIsBounded(t *testing.T) {
 	}
 }
 
+func TestAKeyIsDerivedOnceForEachDayAndScope(t *testing.T) {
+	v := newVerifier(t, 0)
+	send := func(o order, derived int) {
+		t.Helper()
+		for range 3 {
+			r, body := o.sign(t)
+			if _, err := v.Verify(t.Context(), r, body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(v.keys.entries); n != derived {
+			t.Errorf("%d keys are derived, want %d", n, derived)
+		}
+	}
+	send(order{}, 1)
+	send(order{method: "POST", target: invokePath, body: "{}"}, 1)
+	send(order{service: "logs"}, 2)
+	send(order{key: sessionKey}, 3)
+	r, body := order{at: signedAt.Add(-24 * time.Hour)}.presign(t, 48*time.Hour)
+	if _, err := v.Verify(t.Context(), r, body); err != nil || len(v.keys.entries) != 4 {
+		t.Errorf("%v; %d keys are derived, with one of yesterday", err, len(v.keys.entries))
+	}
+	for e := v.keys.recent.Front(); e != nil; e = e.Next() {
+		e.Value.(*cachedKey).derived[0] ^= 1
+	}
+	r, body = order{}.sign(t)
+	if _, err := v.Verify(t.Context(), r, body); err == nil {
+		t.Error("a good signature fits a spoiled key: it was derived again")
+	}
+}
+
 func TestStrangersDoNotFillTheKeyCache(t *testing.T) {
 	v := newVerifier(t, 0)
 	for n := range 50 {
@@ -366,41 +392,6 @@ func TestStrangersDoNotFillTheKeyCache(t *testing.T) {
 	if n := len(v.keys.entries); n != 1 {
 		t.Errorf("%d derived keys after 50 strangers, want 1", n)
 	}
-}
-
-// FuzzVerify gives raw requests to a verifier whose secret nobody knows.
-func FuzzVerify(f *testing.F) {
-	for _, o := range []order{{}, invoke, {method: "POST", service: "iam", body: "Action=GetUser&Version=2010-05-08",
-		header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}}} {
-		r, body := o.sign(f)
-		r.Body = io.NopCloser(strings.NewReader(string(body)))
-		var b strings.Builder
-		if err := r.Write(&b); err != nil {
-			f.Fatal(err)
-		}
-		f.Add([]byte(b.String()))
-	}
-	f.Add([]byte("GET / HTTP/1.1\r\nHost: h\r\nDate: x\r\nAuthorization: AWS4-HMAC-SHA256 Credential=////aws4_request,SignedHeaders=host,Signature=00\r\n\r\n"))
-	v, err := New(Config{Region: "us-west-2", Services: []string{"lambda", "iam"}, Now: func() time.Time { return signedAt },
-		Lookup: func(context.Context, string, string) (string, error) { return "a secret of the server only", nil }})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(raw))))
-		if err != nil {
-			return
-		}
-		body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<16))
-		s, err := v.Verify(t.Context(), r, body)
-		var refusal *api.Error
-		if !errors.As(err, &refusal) || s != (Signature{}) {
-			t.Fatalf("got %+v, %v; want a refusal", s, err)
-		}
-		if len(refusal.Message) > 1000 {
-			t.Fatalf("a refusal of %d bytes", len(refusal.Message))
-		}
-	})
 }
 
 func BenchmarkVerify(b *testing.B) {
