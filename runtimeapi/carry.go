@@ -24,16 +24,21 @@ const maxCarriedBytes = 32 << 10
 // standAside waits as long as somebody else reads from the connection, or nobody.
 func (c *connection) standAside() {
 	c.server.mu.Lock()
-	if c.hold == free {
+	held := c.hold != free
+	if !held {
 		select {
 		case <-c.back: // it was held and given back before this goroutine came here
 		default:
 		}
-		c.server.mu.Unlock()
-		return
 	}
 	c.server.mu.Unlock()
-	<-c.back
+	if held {
+		<-c.back
+	}
+	if c.deferred { // it was given back before Acknowledge
+		c.deferred = false
+		_, _ = c.conn.Write(c.out) // the next read finds the same error
+	}
 }
 
 // holdBack makes c, which has just asked for an event, the connection that is carried. It is one at most, so

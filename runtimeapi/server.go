@@ -201,6 +201,9 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 	s.mu.Lock()
 	generation := s.generation
 	for s.generation == generation && !condition() {
+		if s.held != nil && s.held.hold != aside {
+			s.giveBack() // what is waited for may come on it, and nobody else would read
+		}
 		if s.changed == nil {
 			s.changed = make(chan struct{})
 		}

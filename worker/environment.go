@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloister/lambda"
@@ -23,8 +24,12 @@ var (
 )
 
 // busyAfter is how long an event waits for an environment that has answered its last one but has not
-// asked for the next yet. Most are back within a fraction of a millisecond.
-const busyAfter = 10 * time.Millisecond
+// asked for the next yet. Most are back within a fraction of a millisecond; where all processors are busy it takes
+// several, and giving up then would make new environments, which need more of them.
+const busyAfter = 100 * time.Millisecond
+
+// longestPatience bounds how long an event waits for an environment that is not at work on another.
+const longestPatience = time.Second
 
 // environment is one execution environment. Whoever holds its turn may start, invoke, freeze or
 // end it; everybody else waits, so it serves one invocation at a time.
@@ -39,7 +44,8 @@ type environment struct {
 	output  *output
 	serving sync.WaitGroup // the listeners' goroutines
 
-	turn chan struct{} // holds one token; taking it is having the turn
+	turn    chan struct{} // holds one token; taking it is having the turn
+	working atomic.Bool   // who has the turn waits for the function
 
 	// Owned by whoever has the turn.
 	running      sandbox.Running // nil: the runtime must be started before the next event
@@ -81,11 +87,7 @@ func (e *environment) take() error {
 	select {
 	case <-e.turn:
 	default:
-		patience := time.NewTimer(busyAfter)
-		defer patience.Stop()
-		select {
-		case <-e.turn:
-		case <-patience.C:
+		if !e.awaitTurn() {
 			return busy()
 		}
 	}
@@ -103,6 +105,23 @@ func (e *environment) take() error {
 	}
 	e.finish()
 	return nil
+}
+
+// awaitTurn waits for a function that is busy only a moment, but longer for the platform's own work, such as a freeze.
+func (e *environment) awaitTurn() bool {
+	for waited := time.Duration(0); waited < longestPatience; waited += busyAfter {
+		patience := time.NewTimer(busyAfter) // the loop ends after one of them if the function is at work
+		select {
+		case <-e.turn:
+			patience.Stop()
+			return true
+		case <-patience.C:
+			if e.working.Load() {
+				return false
+			}
+		}
+	}
+	return false
 }
 
 func busy() error {

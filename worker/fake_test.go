@@ -74,13 +74,14 @@ func (b *box) Start(_ context.Context, p sandbox.Process) (sandbox.Running, erro
 		return nil, err
 	}
 	ctx, kill := context.WithCancel(context.Background())
-	running := &process{box: b, ctx: ctx, kill: kill, out: out, done: make(chan struct{})}
+	running := &process{box: b, ctx: ctx, kill: kill, out: out, api: new(http.Transport), done: make(chan struct{})}
 	b.mu.Lock()
 	b.processes = append(b.processes, running)
 	b.mu.Unlock()
 	go func() {
 		b.backend.program(running)
 		out.Close()
+		running.api.CloseIdleConnections()
 		close(running.done)
 	}()
 	return running, nil
@@ -130,6 +131,7 @@ type process struct {
 	ctx  context.Context
 	kill context.CancelFunc
 	out  *os.File
+	api  *http.Transport // its own, for connections end with a process
 	exit sandbox.Exit
 	done chan struct{}
 }
@@ -149,7 +151,7 @@ func (p *process) call(method, path, body string) (id, answer string) {
 	if strings.HasSuffix(path, "error") {
 		r.Header.Set("Lambda-Runtime-Function-Error-Type", "Runtime.ImportModuleError")
 	}
-	response, err := http.DefaultTransport.RoundTrip(r)
+	response, err := p.api.RoundTrip(r)
 	if err != nil {
 		p.exit = sandbox.Exit{Code: -1, Signal: 9}
 		return "", ""

@@ -72,6 +72,15 @@ func (f *Front) Fetch(ctx context.Context, grant string, a lambda.Artifact, w io
 	return nil
 }
 
+// broken is why code did not arrive whole. A front that went away says nothing of the code: only what was
+// received and does not pass its check is corrupt.
+func broken(err error) error {
+	if e, ok := errors.AsType[*channel.RemoteError](err); ok {
+		return &lambda.Error{Kind: lambda.Kind(e.Code), Op: "fetch artifact", Message: e.Message}
+	}
+	return &lambda.Error{Kind: lambda.Unavailable, Op: "fetch artifact", Message: "the front is restarting; try again", Err: err}
+}
+
 // frameReader reads the Data frames of a stream as plain bytes, up to its Done frame.
 type frameReader struct {
 	conn *channel.Conn
@@ -85,11 +94,8 @@ func (r *frameReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		kind, body, err := r.conn.Receive(nil)
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
 		if err != nil {
-			return 0, err
+			return 0, broken(err)
 		}
 		r.rest, r.done = body, kind == channel.Done
 	}

@@ -114,8 +114,9 @@ func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lamb
 		return nil, gone()
 	}
 	e.output.begin(inv.LogTail)
-	e.output.platform("START RequestId: " + inv.RequestID + " Version: " + e.spec.Version.ID.Version + "\n")
+	e.working.Store(true)
 	o := e.run(inv)
+	e.working.Store(false)
 	result := &lambda.Result{Payload: o.payload, ExecutedVersion: e.spec.Version.ID.Version}
 	if o.failed {
 		result.FunctionError = "Unhandled"
@@ -178,14 +179,18 @@ func (e *environment) run(inv *lambda.Invocation) *outcome {
 	// The function's time starts now and does not end with the caller's patience.
 	o := &outcome{requestID: inv.RequestID, deadline: began.Add(e.spec.Version.Timeout), init: e.initDuration}
 	e.initDuration = 0
+	var failed *failure
 	if e.running == nil {
-		ctx, cancel := context.WithDeadline(context.Background(), o.deadline)
-		f := e.boot(ctx)
-		cancel()
-		if f != nil {
-			e.output.platform(initReport(time.Since(began), "invoke", f))
-			return e.fail(o, inv, began, f, gone())
+		if failed = e.reboot(o.deadline); failed != nil {
+			took := time.Since(began)
+			e.output.drain() // what the runtime wrote while it failed comes first
+			e.output.platform(initReport(took, "invoke", failed))
 		}
+	}
+	// AWS's line comes after an init that is repeated here, failed or not.
+	e.output.platform("START RequestId: " + inv.RequestID + " Version: " + e.spec.Version.ID.Version + "\n")
+	if failed != nil {
+		return e.fail(o, inv, began, failed, gone())
 	}
 	answer, err := e.api.Offer(runtimeapi.Event{
 		RequestID:     inv.RequestID,
@@ -201,6 +206,13 @@ func (e *environment) run(inv *lambda.Invocation) *outcome {
 		return o
 	}
 	return e.await(o, inv, began, err)
+}
+
+// reboot is boot within an invocation.
+func (e *environment) reboot(deadline time.Time) *failure {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return e.boot(ctx)
 }
 
 // await waits for the answer to an event that was offered, unless that failed with err.
@@ -261,10 +273,6 @@ func (e *environment) finish() {
 		e.reset(context.Background())
 	}
 	e.output.drain()
-	if o.failure != nil && o.failure.kind == typeTimeout {
-		e.output.platform(fmt.Sprintf("%s %s Task timed out after %.2f seconds\n\n",
-			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), o.requestID, e.spec.Version.Timeout.Seconds()))
-	}
 	e.output.platform("END RequestId: " + o.requestID + "\n")
 	e.output.platform(report(&e.spec.Version, o.requestID, o, peak))
 	e.output.flush()
@@ -273,6 +281,8 @@ func (e *environment) finish() {
 // awaitIdle waits until the runtime that has answered asks for the next event. It may die or run into its deadline
 // before; that the environment is being ended is no failure of an invocation that was answered.
 func (e *environment) awaitIdle(deadline time.Time) *failure {
+	e.working.Store(true)
+	defer e.working.Store(false)
 	limit, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	alive, stop := e.whileRunning(limit)

@@ -15,6 +15,18 @@ import (
 const (
 	maxLineBytes   = 256 << 10 // one log event (CloudWatch Logs)
 	maxBatchEvents = 512
+
+	// What one environment may log: a line costs its bytes and lineCostBytes for the work that it makes in
+	// worker and front. Beyond that, output is read so that the function can go on, but not looked at.
+	logBytesPerSecond = 2 << 20
+	logBurstBytes     = 8 << 20
+	logResumeBytes    = logBurstBytes / 16 // to have been gathered before lines are kept again
+	lineCostBytes     = 100
+
+	// Between two wakes for output. A function that writes without end fills the pipe meanwhile and
+	// waits, and one that writes line by line wakes the worker for many at once.
+	intakePause = 2 * time.Millisecond
+	intakeReads = 4 // for each wake: the pipe's capacity
 )
 
 // output collects what a runtime process writes to its standard output and error, one pipe for
@@ -32,6 +44,13 @@ type output struct {
 	batch   []lambda.LogEvent // guarded by mu; not delivered yet
 	last    []byte            // guarded by mu; the last LogTailBytes, if asked for
 	wanted  bool              // guarded by mu; whether last is kept
+
+	tokens    int       // guarded by mu; bytes that may be logged now, negative after a large piece
+	refilled  time.Time // guarded by mu; when tokens was last counted
+	flooded   bool      // guarded by mu; output is dropped until enough tokens have gathered
+	midLine   bool      // guarded by mu; what comes next is the rest of a line that was dropped
+	lostLines int       // guarded by mu; not told yet
+	lostBytes int       // guarded by mu; not told yet
 }
 
 func newOutput(deliver func([]lambda.LogEvent)) (*output, error) {
@@ -45,7 +64,8 @@ func newOutput(deliver func([]lambda.LogEvent)) (*output, error) {
 		write.Close()
 		return nil, fmt.Errorf("make log pipe: %w", err)
 	}
-	o := &output{read: read, write: write, deliver: deliver, raw: raw, done: make(chan struct{}), buffer: make([]byte, 16<<10)}
+	o := &output{read: read, write: write, deliver: deliver, raw: raw, done: make(chan struct{}), buffer: make([]byte, 16<<10),
+		tokens: logBurstBytes, refilled: time.Now()}
 	go o.collect()
 	return o, nil
 }
@@ -58,14 +78,22 @@ func (o *output) collect() {
 		err := o.raw.Read(func(fd uintptr) bool {
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			n, err := o.readOnce(fd)
-			open = n > 0 || err == syscall.EAGAIN
-			return err != syscall.EAGAIN
+			for i := range intakeReads {
+				n, err := o.readOnce(fd)
+				if err == syscall.EAGAIN {
+					return i > 0
+				}
+				if open = n > 0; !open {
+					break
+				}
+			}
+			return true
 		})
 		if err != nil || !open {
 			return
 		}
 		o.flush()
+		time.Sleep(intakePause)
 	}
 }
 
@@ -94,15 +122,68 @@ func (o *output) drain() {
 			}
 		}
 		if len(o.partial) > 0 { // a last line without its end still belongs to this invocation
+			o.tokens -= len(o.partial) + lineCostBytes
 			o.add(append(o.partial, '\n'))
 			o.partial = o.partial[:0]
 		}
+		o.tellLoss()
 	})
 }
 
-// consume cuts b into lines. The caller holds mu.
+// admit counts what the environment may log and says whether it may log now. The caller holds mu.
+func (o *output) admit() bool {
+	now := time.Now()
+	if passed := now.Sub(o.refilled); passed > 0 {
+		o.tokens = min(o.tokens+int(passed.Seconds()*logBytesPerSecond), logBurstBytes)
+	}
+	o.refilled = now
+	if o.flooded {
+		o.flooded = o.tokens < logResumeBytes
+	} else {
+		o.flooded = o.tokens <= 0
+	}
+	return !o.flooded
+}
+
+// drop forgets b, but for what the caller wants of the log's end. The caller holds mu.
+func (o *output) drop(b []byte) {
+	o.lostBytes += len(o.partial) + len(b)
+	o.lostLines += bytes.Count(b, []byte{'\n'})
+	o.partial = o.partial[:0]
+	o.midLine = b[len(b)-1] != '\n'
+	o.keepLast(b)
+}
+
+// tellLoss puts a line where others are missing. The caller holds mu.
+func (o *output) tellLoss() {
+	if o.lostBytes > 0 {
+		o.add(fmt.Appendf(nil, "[cloister] %d log lines, %d bytes, were dropped here: more than %d bytes a second\n", o.lostLines, o.lostBytes, logBytesPerSecond))
+		o.lostLines, o.lostBytes = 0, 0
+	}
+}
+
+// consume cuts b, which is not empty, into lines, or drops it. The caller holds mu.
 func (o *output) consume(b []byte) {
+	if !o.admit() {
+		o.drop(b)
+		return
+	}
+	if o.midLine {
+		end := bytes.IndexByte(b, '\n') + 1
+		if end == 0 {
+			o.drop(b)
+			return
+		}
+		o.drop(b[:end])
+		b = b[end:]
+	}
+	o.tellLoss()
 	for len(b) > 0 {
+		if o.tokens <= 0 {
+			o.flooded = true
+			o.drop(b)
+			return
+		}
 		end := bytes.IndexByte(b, '\n') + 1
 		if end == 0 {
 			end = min(len(b), maxLineBytes-len(o.partial))
@@ -114,6 +195,7 @@ func (o *output) consume(b []byte) {
 			end = min(end, maxLineBytes-len(o.partial))
 			o.partial = append(o.partial, b[:end]...)
 		}
+		o.tokens -= len(o.partial) + lineCostBytes
 		o.add(o.partial)
 		o.partial = o.partial[:0]
 		b = b[end:]
@@ -129,15 +211,21 @@ func (o *output) platform(line string) {
 
 // add makes an event of line. The caller holds mu.
 func (o *output) add(line []byte) {
-	if o.wanted {
-		o.last = append(o.last, line...)
-		if over := len(o.last) - lambda.LogTailBytes; over > 0 {
-			o.last = append(o.last[:0], o.last[over:]...)
-		}
-	}
+	o.keepLast(line)
 	o.batch = append(o.batch, lambda.LogEvent{Time: time.Now(), Message: string(line)})
 	if len(o.batch) >= maxBatchEvents {
 		o.flushLocked()
+	}
+}
+
+// keepLast remembers the end of the log, if it is wanted. The caller holds mu.
+func (o *output) keepLast(b []byte) {
+	if !o.wanted {
+		return
+	}
+	o.last = append(o.last, b[max(0, len(b)-lambda.LogTailBytes):]...)
+	if over := len(o.last) - lambda.LogTailBytes; over > 0 {
+		o.last = append(o.last[:0], o.last[over:]...)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -100,7 +101,9 @@ func (t *target) caller(until time.Time) (times []time.Duration, failed int, err
 			return times, failed, err
 		}
 		if response.StatusCode != http.StatusOK || string(body) != t.event {
-			failed++
+			if failed++; failed == 1 {
+				fmt.Fprintf(os.Stderr, "%s answered %s: %.200s\n", t.name, response.Status, body)
+			}
 			continue
 		}
 		times = append(times, time.Since(sent))

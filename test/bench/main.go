@@ -81,14 +81,21 @@ func (b *bench) run(ctx context.Context, binary string) (err error) {
 		return err
 	}
 	defer b.service.Close()
+	idle, err := b.idleMemory()
+	if err != nil {
+		return err
+	}
 	subjects, err := b.deploy(ctx)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, b.log.tail())
 	}
 	b.printf("Measured %s on %d CPUs with %s: %d rounds of %s each, one after the other in every round; ratios are medians of same-round ratios.\n\n",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), b.rounds, b.slice)
-	if err := b.warm(subjects); err != nil {
-		return err
+	b.printf("The idle service, without functions, takes %.1f MiB (PSS of its three processes).\n\n", idle)
+	for _, callers := range []int{1, 16} {
+		if err := b.warm(subjects, callers); err != nil {
+			return err
+		}
 	}
 	if b.cold == 0 {
 		return nil
@@ -96,28 +103,29 @@ func (b *bench) run(ctx context.Context, binary string) (err error) {
 	return b.coldStarts(ctx, subjects)
 }
 
-// warm compares answers of warm environments, one caller.
-func (b *bench) warm(subjects []*subject) error {
-	b.printf("| warm, 1 caller | floor p50 µs | Cloister p50 µs | p50 ratio (min–max) | p99 ratio | service CPU µs a call: floor | Cloister | ratio | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+// warm compares answers of warm environments, as many as callers.
+func (b *bench) warm(subjects []*subject, callers int) error {
+	b.printf("| warm, callers: %d | floor p50 µs | Cloister p50 µs | p50 ratio (min–max) | p99 ratio | calls/s ratio | service CPU µs a call: floor | Cloister | ratio | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n", callers)
 	for _, s := range subjects {
-		f, err := s.startFloor(b.folder, 1)
+		f, err := s.startFloor(b.folder, callers)
 		if err != nil {
 			return err
 		}
-		rows, err := b.interleave(f.target(), s.target)
+		rows, err := b.interleave(f.target(), s.target, callers)
 		f.close()
 		if err != nil {
 			return err
 		}
 		p50 := ratios(rows, func(x sample) float64 { return float64(x.p50) })
 		p99 := ratios(rows, func(x sample) float64 { return float64(x.p99) })
+		rate := ratios(rows, func(x sample) float64 { return x.rate })
 		cpu := ratios(rows, func(x sample) float64 { return float64(x.cpu) })
 		failed := 0
 		for _, r := range rows {
 			failed += r[1].failed
 		}
-		b.printf("| %s | %d | %d | **%.2f** (%.2f–%.2f) | %.2f | %d | %d | %.2f | %d |\n", s.name,
-			median(column(rows, 0, p50Of)).Microseconds(), median(column(rows, 1, p50Of)).Microseconds(), middle(p50), p50[0], p50[len(p50)-1], middle(p99),
+		b.printf("| %s | %d | %d | **%.2f** (%.2f–%.2f) | %.2f | %.2f | %d | %d | %.2f | %d |\n", s.name,
+			median(column(rows, 0, p50Of)).Microseconds(), median(column(rows, 1, p50Of)).Microseconds(), middle(p50), p50[0], p50[len(p50)-1], middle(p99), middle(rate),
 			median(column(rows, 0, cpuOf)).Microseconds(), median(column(rows, 1, cpuOf)).Microseconds(), middle(cpu), failed)
 	}
 	b.printf("\n")
@@ -125,13 +133,13 @@ func (b *bench) warm(subjects []*subject) error {
 }
 
 // interleave loads floor and subject in turn.
-func (b *bench) interleave(floor, subject *target) ([][2]sample, error) {
+func (b *bench) interleave(floor, subject *target, callers int) ([][2]sample, error) {
 	var rows [][2]sample
 	for i := range b.rounds + 1 {
 		var row [2]sample
 		for j, t := range []*target{floor, subject} {
 			var err error
-			if row[j], err = t.load(1, b.slice); err != nil {
+			if row[j], err = t.load(callers, b.slice); err != nil {
 				return nil, fmt.Errorf("%s: %w", t.name, err)
 			}
 		}

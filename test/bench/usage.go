@@ -58,3 +58,29 @@ func children(pid int) ([]int, error) {
 	slices.Sort(all)
 	return all, nil
 }
+
+// idleAfter is how long a service is left alone before its memory is measured.
+const idleAfter = 5 * time.Second
+
+// idleMemory is the proportional set size of the whole service in MiB, before it has a function.
+func (b *bench) idleMemory() (float64, error) {
+	time.Sleep(idleAfter)
+	pids, err := children(b.service.PID())
+	if err != nil {
+		return 0, err
+	}
+	sum := 0
+	for _, pid := range append(pids, b.service.PID()) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			return 0, err
+		}
+		_, rest, _ := strings.Cut(string(text), "\nPss:")
+		var kilobytes int
+		if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+			return 0, fmt.Errorf("read memory of process %d: %w", pid, err)
+		}
+		sum += kilobytes
+	}
+	return float64(sum) / 1024, nil
+}
