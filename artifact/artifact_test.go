@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -39,6 +40,7 @@ type fixture struct {
 	*Store
 	directory string
 	now       time.Time
+	grace     time.Duration // of the store
 }
 
 func fresh(t *testing.T) *fixture {
@@ -54,7 +56,7 @@ func (f *fixture) reopen() {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Store, err = Open(Config{Directory: f.directory, Root: root, Now: func() time.Time { return f.now }})
+	f.Store, err = Open(Config{Directory: f.directory, Root: root, Now: func() time.Time { return f.now }, Grace: f.grace, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -283,64 +285,6 @@ func TestTheZipComesBackForItsOwnerOnly(t *testing.T) {
 	if got, err = io.ReadAll(r); lambda.KindOf(err) != lambda.Corrupt || !bytes.HasPrefix(zip, got) {
 		t.Errorf("a flipped bit gave %d bytes and %v, want Corrupt", len(got), err)
 	}
-}
-
-func TestHostileZipsLeaveNothingBehind(t *testing.T) {
-	f := fresh(t)
-	outside := snapshot(t, filepath.Dir(f.directory))
-	for _, c := range ziptest.Hostile() {
-		_, _, _, err := f.PutZip(t.Context(), alice, c.Zip)
-		if c.Message == "" {
-			if err != nil {
-				t.Errorf("%s: a good zip is refused: %v", c.Name, err)
-			}
-			continue
-		}
-		e, ok := err.(*lambda.Error) // itself, not wrapped: the text is for the caller
-		if !ok || e.Kind != lambda.InvalidParameter || !strings.Contains(e.Message, c.Message) {
-			t.Errorf("%s: got %v, want a refusal with %q", c.Name, err, c.Message)
-		}
-	}
-	if left, err := os.ReadDir(f.temporary()); err != nil || len(left) != 0 {
-		t.Errorf("temporary files are left: %v, %v", left, err)
-	}
-	for path := range f.files() {
-		if kind := strings.Split(strings.TrimPrefix(path, f.directory+"/"), "/"); len(kind) != 3 || len(kind[2]) != 64 {
-			t.Errorf("the file %s was written", path)
-		}
-	}
-	if err := os.RemoveAll(f.directory); err != nil {
-		t.Fatal(err)
-	}
-	delete(outside, f.directory)
-	if diff := cmp.Diff(outside, snapshot(t, filepath.Dir(f.directory))); diff != "" {
-		t.Error("files outside the store (-before +after):\n" + diff)
-	}
-}
-
-// snapshot lists a directory with its files' contents, without those of the store.
-func snapshot(t *testing.T, directory string) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	err := filepath.WalkDir(directory, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			found[path] = "directory"
-			if path != directory {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		content, err := os.ReadFile(path)
-		found[path] = string(content)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
 
 func TestWhatAKilledProcessWasWritingIsSwept(t *testing.T) {

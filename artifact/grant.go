@@ -3,146 +3,122 @@ package artifact
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"sync"
 	"time"
 
-	"cloister/internal/seal"
 	"cloister/lambda"
 )
 
 // MaxValidity is the longest life of a grant.
 const MaxValidity = 15 * time.Minute
 
-// maxRedeemed bounds the memory of redeemed grants. Reaching it takes over 100 cold starts
-// a second for a quarter of an hour.
-const maxRedeemed = 100_000
+// maxGrants bounds the memory of grants that are neither redeemed nor revoked. There is one for each
+// environment that is being made.
+const maxGrants = 10_000
 
-// maxGrantBytes bounds what Redeem decodes.
-const maxGrantBytes = 4 << 10
-
-// A grant is what the sealed text of a permission holds.
+// A grant is a permission that somebody has the name of.
 type grant struct {
-	Artifact lambda.Artifact
-	Holder   string
-	NotAfter time.Time
-	Number   string // random, so that it can be redeemed once
+	artifact lambda.Artifact
+	holder   string
+	notAfter time.Time
 }
 
-// grants issues permissions and knows which were used.
+// grants knows which permissions are good. They live for minutes, and with the process only.
 type grants struct {
-	// key is random and of this process only: grants live for minutes, and after a restart,
-	// which forgets what was redeemed, no old one is good.
-	key *seal.Key
 	now func() time.Time
 
-	mu       sync.Mutex
-	redeemed map[string]time.Time // number → when it expires; guarded by mu
+	mu   sync.Mutex
+	good map[[sha256.Size]byte]grant // guarded by mu; by the hash of the name, so that finding one does not tell how much of it was right
 }
 
 func newGrants(now func() time.Time) *grants {
-	key, err := seal.NewKey(seal.NewSecret())
-	if err != nil {
-		panic(err) // only for other lengths
-	}
-	return &grants{key: key, now: now, redeemed: map[string]time.Time{}}
+	return &grants{now: now, good: map[[sha256.Size]byte]grant{}}
 }
 
-// Grant returns a permission for holder (the identity of a worker, as its certificate shows
-// it) to redeem the artifact once within validity. Whoever else has the text can do nothing
-// with it.
+// Grant returns the name of a permission for holder (the identity of a worker, as its certificate shows
+// it) to redeem the artifact once within validity. It is meant for one order of an environment: Revoke ends it
+// when the order is answered. Whoever else has the name can do nothing with it. The error is of kind
+// lambda.Throttled while too many are good.
 func (s *Store) Grant(a lambda.Artifact, holder string, validity time.Duration) (string, error) {
 	if a.ID == "" || a.Owner == "" || holder == "" || validity <= 0 || validity > MaxValidity {
 		return "", fmt.Errorf("grant artifact %q of account %q to %q for %v: an argument is missing or out of bounds", a.ID, a.Owner, holder, validity)
 	}
-	g := grant{Artifact: a, Holder: holder, NotAfter: s.grants.now().Add(validity), Number: rand.Text()}
-	text, err := json.Marshal(g)
-	if err != nil {
-		return "", fmt.Errorf("grant artifact: %w", err)
+	s.use(s.path(imageKind, a.Owner, a.ID))
+	name := rand.Text()
+	if err := s.grants.add(name, grant{a, holder, s.grants.now().Add(validity)}); err != nil {
+		return "", err
 	}
-	return base64.RawURLEncoding.EncodeToString(s.grants.key.Seal(nil, text, seal.Bind("grant"))), nil
+	return name, nil
+}
+
+func (g *grants) add(name string, granted grant) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.good) >= maxGrants {
+		now := g.now()
+		maps.DeleteFunc(g.good, func(_ [sha256.Size]byte, old grant) bool { return !now.Before(old.notAfter) })
+	}
+	if len(g.good) >= maxGrants {
+		return lambda.Errorf(lambda.Throttled, "grant artifact", "Rate Exceeded.")
+	}
+	g.good[sha256.Sum256([]byte(name))] = granted
+	return nil
+}
+
+// Revoke ends a grant. It is no error if it was redeemed or has ended before.
+func (s *Store) Revoke(name string) {
+	s.grants.mu.Lock()
+	defer s.grants.mu.Unlock()
+	delete(s.grants.good, sha256.Sum256([]byte(name)))
 }
 
 // Redeem exchanges a grant for the sealed image and its data key. It works once. Holder is who
-// asks, as the caller has verified it. Errors are of kind lambda.AccessDenied (forged, expired,
-// redeemed before, or of another holder; the text does not say which), NotFound or Corrupt.
-func (s *Store) Redeem(ctx context.Context, text, holder string) (Sealed, error) {
+// asks, as the caller has verified it. Errors are of kind lambda.AccessDenied (never issued, expired,
+// redeemed or revoked before, or of another holder; the text does not say which), NotFound or Corrupt.
+func (s *Store) Redeem(ctx context.Context, name, holder string) (Sealed, error) {
 	if err := ctx.Err(); err != nil {
 		return Sealed{}, err
 	}
-	g, err := s.grants.take(text, holder)
+	g, err := s.grants.take(name, holder)
 	if err != nil {
 		return Sealed{}, err
 	}
-	path := s.path(imageKind, g.Artifact.Owner, g.Artifact.ID)
-	b, err := s.openBlob(imageKind, g.Artifact.Owner, g.Artifact.ID)
+	path := s.path(imageKind, g.artifact.Owner, g.artifact.ID)
+	b, err := s.openBlob(imageKind, g.artifact.Owner, g.artifact.ID)
 	if err != nil {
-		return Sealed{}, kindOfOpen(err, "redeem grant")
+		return Sealed{}, fmt.Errorf("artifact %s: %w", g.artifact.ID, kindOfOpen(err, "redeem grant"))
 	}
 	return Sealed{
-		Artifact:   g.Artifact,
+		Artifact:   g.artifact,
 		SealedSize: b.header.sealedBytes(),
 		Key:        b.secret,
 		path:       path,
 	}, b.file.Close()
 }
 
-// take opens a grant and marks it as redeemed.
-func (g *grants) take(text, holder string) (grant, error) {
-	var granted grant
-	if len(text) > maxGrantBytes {
-		return granted, denied(errors.New("too long"))
-	}
-	sealed, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return granted, denied(err)
-	}
-	opened, err := g.key.Open(nil, sealed, seal.Bind("grant"))
-	if err != nil {
-		return granted, denied(err)
-	}
-	if err := json.Unmarshal(opened, &granted); err != nil {
-		return granted, denied(err)
-	}
-	if granted.Holder != holder {
-		return granted, denied(fmt.Errorf("it belongs to %q, not to %q", granted.Holder, holder))
-	}
-	if now := g.now(); !now.Before(granted.NotAfter) {
-		return granted, denied(fmt.Errorf("it expired at %v", granted.NotAfter))
-	}
-	return granted, g.markRedeemed(granted)
-}
-
-func (g *grants) markRedeemed(granted grant) error {
+// take uses a grant up. What the holder may not do leaves it as it is.
+func (g *grants) take(name, holder string) (grant, error) {
+	key := sha256.Sum256([]byte(name))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, again := g.redeemed[granted.Number]; again {
-		return denied(errors.New("it was redeemed before"))
+	granted, ok := g.good[key]
+	switch {
+	case !ok:
+		return grant{}, denied(errors.New("no such grant, or not any more"))
+	case granted.holder != holder:
+		return grant{}, denied(fmt.Errorf("it belongs to %q, not to %q", granted.holder, holder))
+	case !g.now().Before(granted.notAfter):
+		return grant{}, denied(fmt.Errorf("it expired at %v", granted.notAfter))
 	}
-	if len(g.redeemed) >= maxRedeemed {
-		g.forgetExpired()
-	}
-	if len(g.redeemed) >= maxRedeemed {
-		return lambda.Errorf(lambda.Throttled, "redeem grant", "too many grants were redeemed")
-	}
-	g.redeemed[granted.Number] = granted.NotAfter
-	return nil
-}
-
-// forgetExpired drops what take refuses by its time anyhow. The caller holds mu.
-func (g *grants) forgetExpired() {
-	now := g.now()
-	for number, notAfter := range g.redeemed {
-		if !now.Before(notAfter) {
-			delete(g.redeemed, number)
-		}
-	}
+	delete(g.good, key)
+	return granted, nil
 }
 
 func denied(cause error) error {

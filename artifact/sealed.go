@@ -63,7 +63,7 @@ func (h header) chunks() int64 {
 func readHeader(r io.Reader) (h header, lock []byte, err error) {
 	b := make([]byte, headerBytes)
 	if _, err := io.ReadFull(r, b); err != nil {
-		return h, nil, damaged(err)
+		return h, nil, unread(err)
 	}
 	h.chunkSize = int(binary.BigEndian.Uint32(b[8:]))
 	h.size = int64(binary.BigEndian.Uint64(b[12:]))
@@ -74,20 +74,23 @@ func readHeader(r io.Reader) (h header, lock []byte, err error) {
 	}
 	lock = make([]byte, h.lockBytes)
 	if _, err := io.ReadFull(r, lock); err != nil {
-		return h, nil, damaged(err)
+		return h, nil, unread(err)
 	}
 	return h, lock, nil
 }
 
-// damaged makes an error of kind lambda.Corrupt out of a failed check, or of bytes that end
-// too early. Other errors of reading stay what they are.
-func damaged(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the sealed file is cut")
-	} else if _, isIO := errors.AsType[*fs.PathError](err); isIO {
-		return fmt.Errorf("read sealed file: %w", err)
+// damaged is an error of kind lambda.Corrupt.
+func damaged(cause error) error {
+	return &lambda.Error{Kind: lambda.Corrupt, Op: "open sealed file", Err: cause}
+}
+
+// unread is what reading has ended with before all was there: a file that ends too early is damaged,
+// any other error says nothing of the file and stays what it is.
+func unread(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF { // not wrapped: a connection's end is another matter
+		return damaged(errors.New("the sealed file is cut"))
 	}
-	return &lambda.Error{Kind: lambda.Corrupt, Op: "open sealed file", Err: err}
+	return fmt.Errorf("read sealed file: %w", err)
 }
 
 // A content is what putBlob stores.
@@ -101,9 +104,9 @@ type content struct {
 // putBlob stores content durably, unless a good file with it is there.
 func (s *Store) putBlob(c content) error {
 	path := s.path(c.kind, c.owner, c.id)
-	switch b, err := s.openBlob(c.kind, c.owner, c.id); {
+	switch _, err := s.checkBlob(c.kind, c.owner, c.id); {
 	case err == nil:
-		return b.file.Close()
+		return nil
 	case lambda.KindOf(err) == lambda.Corrupt:
 		if err := durable.Remove(path); err != nil {
 			return err
@@ -209,4 +212,21 @@ func (s *Store) openBlob(kind, owner, id string) (_ *blob, err error) {
 		return nil, damaged(fmt.Errorf("the file has %d bytes, want %d", info.Size(), h.sealedBytes()))
 	}
 	return &blob{f, h, opened[:seal.KeySize], opened[seal.KeySize:]}, nil
+}
+
+// checkBlob reads a whole file and returns its note. Errors are those of openBlob.
+func (s *Store) checkBlob(kind, owner, id string) (note []byte, err error) {
+	b, err := s.openBlob(kind, owner, id)
+	if err != nil {
+		return nil, err
+	}
+	defer b.file.Close()
+	chunks := b.chunks(id)
+	for err == nil {
+		_, err = chunks.next()
+	}
+	if err != io.EOF {
+		return nil, err
+	}
+	return b.note, nil
 }

@@ -38,7 +38,7 @@ func (c *chunkReader) next() ([]byte, error) {
 	}
 	sealed := c.sealed[:c.header.chunkBytes(c.index)+seal.Overhead]
 	if _, err := io.ReadFull(c.source, sealed); err != nil {
-		return nil, damaged(err)
+		return nil, unread(err)
 	}
 	plain, err := c.key.Open(c.plain, sealed, c.header.place(c.id, c.index))
 	if err != nil {
@@ -53,7 +53,7 @@ func (c *chunkReader) expectEnd() error {
 	case n != 0:
 		return damaged(errors.New("bytes behind the last chunk"))
 	case err != io.EOF:
-		return damaged(err)
+		return unread(err)
 	}
 	return io.EOF
 }

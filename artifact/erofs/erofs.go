@@ -1,5 +1,4 @@
-// Package erofs builds read-only EROFS file system images from lists of files, in pure Go
-// over github.com/erofs/go-erofs.
+// Package erofs builds read-only EROFS file system images from lists of files, in pure Go.
 //
 // It does not read zips (package artifact/zip does), does not seal or store images (package
 // artifact does) and mounts nothing. Packages artifact and runtimes call it.
@@ -13,13 +12,12 @@
 package erofs
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-
-	goerofs "github.com/erofs/go-erofs"
 )
 
 // Limits of Linux on one name and on the target of a symbolic link, in bytes.
@@ -49,33 +47,18 @@ type Entry struct {
 // ErrTree is wrapped by the errors of Build that the list of entries itself causes.
 var ErrTree = errors.New("erofs: not a file tree")
 
-// Build writes the image of the entries to w, which must be empty, and returns its
-// size. Errors of an entry's Open and Read are wrapped. The small files' contents are held
-// in memory until the end: files below 4 KiB lie between the inodes.
-func Build(ctx context.Context, w io.WriteSeeker, entries []Entry) (int64, error) {
-	t, err := newTree(ctx, entries)
+// Build writes the image of the entries to w and returns its size, a multiple of 4,096 bytes.
+// Errors of an entry's Open and Read are wrapped. Contents are streamed: memory is taken by names
+// and targets only. After an error what was written is to be thrown away. An entry takes less than 5,000
+// bytes beside its contents and target.
+func Build(ctx context.Context, w io.Writer, entries []Entry) (int64, error) {
+	t, err := newTree(entries)
 	if err != nil {
 		return 0, err
 	}
-	image := goerofs.Create(w, goerofs.WithBuildTime(0, 0))
-	if err := image.CopyFrom(t); err != nil {
-		return 0, fmt.Errorf("lay out image: %w", err)
-	}
-	// go-erofs gives every copied directory two links; programs that walk trees may conclude
-	// from that that it has no subdirectories.
-	for path, n := range t.nodes {
-		if n.IsDir() {
-			if err := image.SetNlink(path, n.links()); err != nil {
-				return 0, fmt.Errorf("lay out image: %w", err)
-			}
-		}
-	}
-	if err := image.Close(); err != nil {
+	image := &writer{ctx: ctx, layout: layOut(t[rootPath]), out: bufio.NewWriterSize(w, writeBufferBytes)}
+	if err := image.image(); err != nil {
 		return 0, fmt.Errorf("write image: %w", err)
 	}
-	size, err := w.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, fmt.Errorf("measure image: %w", err)
-	}
-	return size, nil
+	return image.at, nil
 }

@@ -24,7 +24,8 @@ const (
 	in64of16 = 0xffff
 	in64of32 = 0xffffffff
 
-	extra64ID = 0x0001
+	extra64ID   = 0x0001
+	extraNameID = 0x7075 // Info-ZIP: the name in UTF-8
 )
 
 // General purpose flags.
@@ -32,6 +33,7 @@ const (
 	flagEncrypted       = 1 << 0
 	flagDescriptor      = 1 << 3 // checksum and sizes follow the data
 	flagStrongEncrypted = 1 << 6
+	flagUTF8            = 1 << 11 // the name's character set; otherwise it is that of the machine
 	flagMasked          = 1 << 13
 	flagsThatMatter     = flagEncrypted | flagDescriptor | flagStrongEncrypted | flagMasked
 )
@@ -102,7 +104,7 @@ func findDirectory(data []byte) (directory, error) {
 		return directory{}, err
 	}
 	if d.records > maxFiles {
-		return directory{}, refuse("", "%d entries, at most %d are allowed", d.records, maxFiles)
+		return directory{}, refuseWhole("%d entries, at most %d are allowed", d.records, maxFiles)
 	}
 	if at(data, d.offset, d.size) == nil || d.offset+d.size != d.end || d.size < d.records*recordBytes {
 		return directory{}, corrupt("directory of %d entries at %d+%d, end record at %d", d.records, d.offset, d.size, d.end)
@@ -209,7 +211,7 @@ func readRecord(b []byte) (r record, length int, err error) {
 	if disk != 0 {
 		return r, 0, corrupt("%q is in another file", r.name)
 	}
-	if err := readExtra64(f[nameBytes:nameBytes+extraBytes], &r.size, &r.compressed, &r.offset); err != nil {
+	if err := checkExtra(f[nameBytes:nameBytes+extraBytes], r.name, &r.size, &r.compressed, &r.offset); err != nil {
 		return r, 0, refuse(r.name, "%v", err)
 	}
 	return r, length, nil

@@ -1,11 +1,34 @@
 package zip
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
+
+// checkExtra reads the extra fields of one header: the 64-bit values, see readExtra64, and that no field
+// gives the entry another name, which some tools take and others do not.
+func checkExtra(extra fields, name string, values ...*uint64) error {
+	if err := readExtra64(extra, values...); err != nil {
+		return err
+	}
+	for len(extra) >= 4 {
+		id, n := extra.uint16(), int(extra.uint16())
+		if n > len(extra) {
+			break
+		}
+		const head = 5 // version and checksum of the name that it replaces
+		if id == extraNameID && (n < head || string(extra[head:n]) != name) {
+			return errors.New("an extra field gives it another name")
+		}
+		extra = extra[n:]
+	}
+	return nil
+}
 
 // readExtra64 replaces each value that stands for "in the zip64 field" by the one that is
 // there, in this order. A value that is needed and missing is an error, as are two such fields.
@@ -49,14 +72,27 @@ func checkLocalHeaders(data []byte, d directory, records []record) error {
 		byOffset[i] = &records[i]
 	}
 	slices.SortFunc(byOffset, func(a, b *record) int { return cmp.Compare(a.offset, b.offset) })
+	end := uint64(0)
 	for i, r := range byOffset {
-		next := d.offset
-		if i+1 < len(byOffset) {
-			next = byOffset[i+1].offset
+		if r.offset < end {
+			return refuse(byOffset[i-1].name, "it overlaps another entry")
 		}
-		if r.entryEnding > next {
-			return refuse(r.name, "it overlaps another entry")
+		if err := checkGap(data[end:r.offset]); err != nil {
+			return err
 		}
+		end = r.entryEnding
+	}
+	if end > d.offset {
+		return refuse(byOffset[len(byOffset)-1].name, "it overlaps the directory")
+	}
+	return checkGap(data[end:d.offset])
+}
+
+// checkGap refuses an entry that the directory does not name: tools that read from front to end would
+// find it.
+func checkGap(gap []byte) error {
+	if bytes.Contains(gap, binary.LittleEndian.AppendUint32(nil, localSignature)) {
+		return corrupt("an entry that is not in the directory")
 	}
 	return nil
 }
@@ -81,7 +117,10 @@ func (r *record) checkLocalHeader(data []byte) error {
 	if (flags^r.flags)&flagsThatMatter != 0 || method != r.method {
 		return refuse(r.name, "its local header has another form of data")
 	}
-	if err := readExtra64(variable[nameBytes:], &size, &compressed); err != nil {
+	if (flags^r.flags)&flagUTF8 != 0 && !isASCII(r.name) {
+		return refuse(r.name, "its local header has its name in another character set")
+	}
+	if err := checkExtra(variable[nameBytes:], r.name, &size, &compressed); err != nil {
 		return refuse(r.name, "%v", err)
 	}
 	described := r.flags&flagDescriptor != 0
@@ -103,6 +142,10 @@ func (r *record) checkLocalHeader(data []byte) error {
 		r.entryEnding += n
 	}
 	return nil
+}
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // descriptorBytes returns the length of the descriptor behind the data, 0 if none matches.

@@ -147,7 +147,7 @@ func (n *names) add(p string, isDirectory bool) (bool, error) {
 		}
 	}
 	if len(n.files)+len(n.directories) > maxFiles {
-		return false, refuse(p, "more than %d files and directories", maxFiles)
+		return false, refuseWhole("more than %d files and directories", maxFiles)
 	}
 	return true, nil
 }

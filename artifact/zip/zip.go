@@ -52,6 +52,11 @@ func refuse(name, format string, args ...any) error {
 	return lambda.Errorf(lambda.InvalidParameter, "read zip", "%s (%.200q: %s)", couldNotUnzip, name, fmt.Sprintf(format, args...))
 }
 
+// refuseWhole is refuse for what is not the fault of one entry.
+func refuseWhole(format string, args ...any) error {
+	return lambda.Errorf(lambda.InvalidParameter, "read zip", "%s (%s)", couldNotUnzip, fmt.Sprintf(format, args...))
+}
+
 // Read checks a zip and returns its files and directories, with permissions made 0755 for
 // directories and for files that anybody may execute, and 0644 for others. Errors are of kind
 // lambda.InvalidParameter or TooLarge with AWS's texts. Contents are checked while they are

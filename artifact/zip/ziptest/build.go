@@ -12,6 +12,7 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"hash/crc32"
+	"sync"
 )
 
 // A File is one entry. The zero value of each field but Name is what a good tool writes.
@@ -30,10 +31,12 @@ type File struct {
 	// Local and Central change the headers, of 30 and 46 bytes before the name, after they are made.
 	Local, Central func(header []byte)
 
-	LocalName  string // if it is another
-	Descriptor []byte // written behind the data
-	Gap        []byte // written before the local header
-	SameAs     int    // n > 0: no local header of its own, points to that of file n-1
+	LocalName                string // if it is another
+	LocalExtra, CentralExtra []byte // beside Extra
+	Descriptor               []byte // written behind the data
+	Gap                      []byte // written before the local header
+	SameAs                   int    // n > 0: no local header of its own, points to that of file n-1
+	Unlisted                 bool   // no directory entry
 }
 
 // A Zip is an archive.
@@ -41,6 +44,7 @@ type Zip struct {
 	Files   []File
 	Comment string
 	Prefix  []byte // before everything, not counted in the offsets
+	Between []byte // behind the last entry, before the directory
 	Suffix  []byte // behind everything
 	Zip64   bool   // with a zip64 end record
 	End     func(end []byte)
@@ -61,13 +65,21 @@ func Put16(b []byte, offset int, v uint16) { binary.LittleEndian.PutUint16(b[off
 // Put32 is described at Put16.
 func Put32(b []byte, offset int, v uint32) { binary.LittleEndian.PutUint32(b[offset:], v) }
 
+// deflaters are kept because a new one takes a mebibyte.
+var deflaters = sync.Pool{New: func() any {
+	w, err := flate.NewWriter(nil, flate.BestSpeed)
+	if err != nil {
+		panic(err) // only for other levels
+	}
+	return w
+}}
+
 // Deflate compresses.
 func Deflate(content string) []byte {
 	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestSpeed)
-	if err != nil {
-		panic(err)
-	}
+	w := deflaters.Get().(*flate.Writer)
+	defer deflaters.Put(w)
+	w.Reset(&b)
 	w.Write([]byte(content))
 	w.Close()
 	return b.Bytes()
@@ -85,7 +97,7 @@ func Of(namesAndContents ...string) []byte {
 // Bytes writes the archive.
 func (z Zip) Bytes() []byte {
 	var out, directory bytes.Buffer
-	offsets := make([]uint32, len(z.Files))
+	offsets, listed := make([]uint32, len(z.Files)), 0
 	for i, f := range z.Files {
 		data := f.Raw
 		if data == nil {
@@ -100,8 +112,12 @@ func (z Zip) Bytes() []byte {
 		} else {
 			f.writeLocal(&out, data)
 		}
-		f.writeCentral(&directory, data, offsets[i])
+		if !f.Unlisted {
+			f.writeCentral(&directory, data, offsets[i])
+			listed++
+		}
 	}
+	out.Write(z.Between)
 	start, size := out.Len(), directory.Len()
 	directory.WriteTo(&out)
 	if z.Zip64 {
@@ -109,8 +125,8 @@ func (z Zip) Bytes() []byte {
 	}
 	end := make([]byte, 22)
 	Put32(end, 0, 0x06054b50)
-	Put16(end, 8, uint16(min(len(z.Files), 0xffff)))
-	Put16(end, 10, uint16(min(len(z.Files), 0xffff)))
+	Put16(end, 8, uint16(min(listed, 0xffff)))
+	Put16(end, 10, uint16(min(listed, 0xffff)))
 	Put32(end, 12, uint32(size))
 	Put32(end, 16, uint32(start))
 	Put16(end, 20, uint16(len(z.Comment)))
@@ -144,13 +160,14 @@ func (f File) writeLocal(out *bytes.Buffer, data []byte) {
 	Put32(h, LocalCompressed, uint32(len(data)))
 	Put32(h, LocalSize, uint32(len(f.Content)))
 	Put16(h, 26, uint16(len(name)))
-	Put16(h, 28, uint16(len(f.Extra)))
+	Put16(h, 28, uint16(len(f.Extra)+len(f.LocalExtra)))
 	if f.Local != nil {
 		f.Local(h)
 	}
 	out.Write(h)
 	out.WriteString(name)
 	out.Write(f.Extra)
+	out.Write(f.LocalExtra)
 	out.Write(data)
 	out.Write(f.Descriptor)
 }
@@ -170,7 +187,7 @@ func (f File) writeCentral(out *bytes.Buffer, data []byte, offset uint32) {
 	Put32(h, CentralCompressed, uint32(len(data)))
 	Put32(h, CentralSize, uint32(len(f.Content)))
 	Put16(h, 28, uint16(len(f.Name)))
-	Put16(h, 30, uint16(len(f.Extra)))
+	Put16(h, 30, uint16(len(f.Extra)+len(f.CentralExtra)))
 	Put32(h, 38, f.Mode<<16)
 	Put32(h, CentralOffset, offset)
 	if f.Central != nil {
@@ -179,6 +196,7 @@ func (f File) writeCentral(out *bytes.Buffer, data []byte, offset uint32) {
 	out.Write(h)
 	out.WriteString(f.Name)
 	out.Write(f.Extra)
+	out.Write(f.CentralExtra)
 }
 
 func (z Zip) writeEnd64(out *bytes.Buffer, start, size int) {
