@@ -49,7 +49,9 @@ import (
 type Artifacts interface {
 	// PutZip checks a deployment package and stores it sealed, for the account owner. It
 	// returns the base64 SHA-256 of the package and its size in bytes. Errors are of kind
-	// lambda.InvalidParameter or lambda.TooLarge when the package is at fault.
+	// lambda.InvalidParameter or lambda.TooLarge when the package is at fault. What it stored is kept until
+	// ctx ends, which must be when the package is named or never will be, and after that as long as EachCode
+	// names it.
 	PutZip(ctx context.Context, owner string, zip []byte) (a lambda.Artifact, codeSHA256 string, codeSize int64, err error)
 }
 
@@ -196,50 +198,6 @@ func (s *Server) unqualified(ctx context.Context, name *string) (lambda.Function
 	}
 	ref.Qualifier = ""
 	return ref, nil
-}
-
-// answer turns the error of an operation into what the caller may see: faults of the API pass,
-// kinds of lambda.Error become theirs, and anything else is logged and hidden.
-func (s *Server) answer(ctx context.Context, operation string, err *error) {
-	if *err == nil {
-		return
-	}
-	if fault, ok := errors.AsType[api.Fault](*err); ok {
-		*err = fault
-		return
-	}
-	if fault := faultOf(*err); fault != nil {
-		*err = fault
-		return
-	}
-	if kind := lambda.KindOf(*err); kind == lambda.Unavailable || kind == lambda.Capacity {
-		return // passes as it is: package gateway asks the client to try again
-	}
-	s.log.ErrorContext(ctx, "operation failed", "operation", operation, "request", api.CallOf(ctx).RequestID, "error", *err)
-	*err = &lambdaapi.ServiceException{Type: new("Service"), Message: new("The service encountered an internal error.")}
-}
-
-// faultOf maps the kinds that speak to the caller; nil for those that must not.
-func faultOf(err error) api.Fault {
-	e, ok := errors.AsType[*lambda.Error](err)
-	if !ok || e.Message == "" {
-		return nil
-	}
-	switch e.Kind {
-	case lambda.InvalidParameter, lambda.InvalidRuntime:
-		return invalid("%s", e.Message)
-	case lambda.NotFound:
-		return &lambdaapi.ResourceNotFoundException{Type: new("User"), Message: new(e.Message)}
-	case lambda.Conflict, lambda.NotReady:
-		return conflict("%s", e.Message)
-	case lambda.TooLarge:
-		return &api.Error{Code: "RequestEntityTooLargeException", Status: 413, Message: e.Message}
-	case lambda.AccessDenied:
-		return denied(e.Message)
-	case lambda.Throttled:
-		return &lambdaapi.TooManyRequestsException{Type: new("User"), Message: new(e.Message)}
-	}
-	return nil
 }
 
 func invalid(format string, args ...any) *lambdaapi.InvalidParameterValueException {

@@ -15,8 +15,7 @@ import (
 
 // CreateFunction checks everything about a new function, stores its code, and commits it as
 // Pending; with Publish, together with its version 1. Run makes it Active.
-func (s *Server) CreateFunction(ctx context.Context, in *lambdaapi.CreateFunctionRequest) (_ *lambdaapi.FunctionConfiguration, err error) {
-	defer s.answer(ctx, "CreateFunction", &err)
+func (s *Server) CreateFunction(ctx context.Context, in *lambdaapi.CreateFunctionRequest) (*lambdaapi.FunctionConfiguration, error) {
 	ref, err := s.newReference(ctx, in.FunctionName)
 	if err != nil {
 		return nil, err
@@ -31,6 +30,8 @@ func (s *Server) CreateFunction(ctx context.Context, in *lambdaapi.CreateFunctio
 	case !isNotFound(err):
 		return nil, err
 	}
+	ctx, end := context.WithCancel(ctx) // until then the package is kept, though nothing names it yet
+	defer end()
 	is.Code, is.CodeSHA256, is.CodeSize, err = s.artifacts.PutZip(ctx, ref.AccountID, in.Code.ZipFile)
 	if err != nil {
 		return nil, err

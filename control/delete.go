@@ -13,8 +13,7 @@ import (
 // DeleteFunction deletes a function with all its versions, in any state, or with a qualifier
 // one version. They are out of reach when it returns; Run sweeps the versions' records, and
 // environments end when they are idle.
-func (s *Server) DeleteFunction(ctx context.Context, in *lambdaapi.DeleteFunctionRequest) (_ *lambdaapi.DeleteFunctionResponse, err error) {
-	defer s.answer(ctx, "DeleteFunction", &err)
+func (s *Server) DeleteFunction(ctx context.Context, in *lambdaapi.DeleteFunctionRequest) (*lambdaapi.DeleteFunctionResponse, error) {
 	ref, err := s.reference(ctx, in.FunctionName, in.Qualifier)
 	if err != nil {
 		return nil, err

@@ -111,9 +111,6 @@ func (h *house) PutZip(_ context.Context, owner string, data []byte) (lambda.Art
 		return lambda.Artifact{}, "", 0, lambda.Errorf(lambda.InvalidParameter, "check zip",
 			"Could not unzip uploaded file. Please check your file, then try to upload again.")
 	}
-	if len(data) > 1<<20 {
-		return lambda.Artifact{}, "", 0, lambda.Errorf(lambda.TooLarge, "check zip", "Zipped size must be smaller than 52428800 bytes")
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.packages++
@@ -295,6 +292,16 @@ func (h *house) objects(kind, accountID string) int {
 		h.t.Fatal(err)
 	}
 	return len(found)
+}
+
+// refusedBelow checks kind and message of an error that a neighbour made, which package gateway words for
+// clients.
+func refusedBelow(t *testing.T, err error, kind lambda.Kind, message string) {
+	t.Helper()
+	e, ok := errors.AsType[*lambda.Error](err)
+	if _, isFault := errors.AsType[api.Fault](err); isFault || !ok || e.Kind != kind || e.Message != message {
+		t.Errorf("got %v, want %s: %s", err, kind, message)
+	}
 }
 
 // refused checks code, status and message of an error.

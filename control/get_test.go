@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"cloister/api/lambdaapi"
+	"cloister/lambda"
 )
 
 func TestTheARNIsQualifiedAsTheCallerQualifies(t *testing.T) {
@@ -52,7 +53,7 @@ func TestWhatIsNotThereIsNotFound(t *testing.T) {
 		refused(t, err, "ResourceNotFoundException", 404, test.message)
 	}
 	_, err := h.GetFunction(me, &lambdaapi.GetFunctionRequest{FunctionName: new("f:1"), Qualifier: new("2")})
-	refused(t, err, "InvalidParameterValueException", 400, "The derived qualifier from the function name does not match the specified qualifier.")
+	refusedBelow(t, err, lambda.InvalidParameter, "The derived qualifier from the function name does not match the specified qualifier.")
 }
 
 func TestAnotherAccountSeesAndChangesNothing(t *testing.T) {

@@ -17,32 +17,15 @@ import (
 const pageItems = 50
 
 // GetFunctionConfiguration describes $LATEST or the version that the qualifier names.
-func (s *Server) GetFunctionConfiguration(ctx context.Context, in *lambdaapi.GetFunctionConfigurationRequest) (_ *lambdaapi.FunctionConfiguration, err error) {
-	defer s.answer(ctx, "GetFunctionConfiguration", &err)
-	ref, err := s.reference(ctx, in.FunctionName, in.Qualifier)
-	if err != nil {
-		return nil, err
-	}
-	f, _, err := s.loadFunction(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return s.describeQualified(ctx, ref, f)
+func (s *Server) GetFunctionConfiguration(ctx context.Context, in *lambdaapi.GetFunctionConfigurationRequest) (*lambdaapi.FunctionConfiguration, error) {
+	_, configuration, err := s.describe(ctx, in.FunctionName, in.Qualifier)
+	return configuration, err
 }
 
 // GetFunction is GetFunctionConfiguration with the function's tags. Code names the kind of
 // repository only: a download location is not built.
-func (s *Server) GetFunction(ctx context.Context, in *lambdaapi.GetFunctionRequest) (_ *lambdaapi.GetFunctionResponse, err error) {
-	defer s.answer(ctx, "GetFunction", &err)
-	ref, err := s.reference(ctx, in.FunctionName, in.Qualifier)
-	if err != nil {
-		return nil, err
-	}
-	f, _, err := s.loadFunction(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	configuration, err := s.describeQualified(ctx, ref, f)
+func (s *Server) GetFunction(ctx context.Context, in *lambdaapi.GetFunctionRequest) (*lambdaapi.GetFunctionResponse, error) {
+	f, configuration, err := s.describe(ctx, in.FunctionName, in.Qualifier)
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +34,20 @@ func (s *Server) GetFunction(ctx context.Context, in *lambdaapi.GetFunctionReque
 		out.Tags = f.Tags
 	}
 	return out, nil
+}
+
+// describe reads the function that a request names and describes what the qualifier names of it.
+func (s *Server) describe(ctx context.Context, name, qualifier *string) (*function, *lambdaapi.FunctionConfiguration, error) {
+	ref, err := s.reference(ctx, name, qualifier)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, _, err := s.loadFunction(ctx, ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	configuration, err := s.describeQualified(ctx, ref, f)
+	return f, configuration, err
 }
 
 // describeQualified describes what ref's qualifier names of the function f.
@@ -73,30 +70,33 @@ func (s *Server) describeQualified(ctx context.Context, ref lambda.FunctionRefer
 }
 
 // GetFunctionConcurrency answers that nothing is reserved, which is so as long as nothing can be.
-func (s *Server) GetFunctionConcurrency(ctx context.Context, in *lambdaapi.GetFunctionConcurrencyRequest) (_ *lambdaapi.GetFunctionConcurrencyResponse, err error) {
-	defer s.answer(ctx, "GetFunctionConcurrency", &err)
+func (s *Server) GetFunctionConcurrency(ctx context.Context, in *lambdaapi.GetFunctionConcurrencyRequest) (*lambdaapi.GetFunctionConcurrencyResponse, error) {
 	return &lambdaapi.GetFunctionConcurrencyResponse{}, s.mustExist(ctx, in.FunctionName)
 }
 
 // GetFunctionCodeSigningConfig answers that none is attached, which is so as long as none can be.
-func (s *Server) GetFunctionCodeSigningConfig(ctx context.Context, in *lambdaapi.GetFunctionCodeSigningConfigRequest) (_ *lambdaapi.GetFunctionCodeSigningConfigResponse, err error) {
-	defer s.answer(ctx, "GetFunctionCodeSigningConfig", &err)
+func (s *Server) GetFunctionCodeSigningConfig(ctx context.Context, in *lambdaapi.GetFunctionCodeSigningConfigRequest) (*lambdaapi.GetFunctionCodeSigningConfigResponse, error) {
 	return &lambdaapi.GetFunctionCodeSigningConfigResponse{}, s.mustExist(ctx, in.FunctionName)
 }
 
 func (s *Server) mustExist(ctx context.Context, name *string) error {
+	_, _, err := s.whole(ctx, name)
+	return err
+}
+
+// whole reads the function that a request names without a qualifier.
+func (s *Server) whole(ctx context.Context, name *string) (lambda.FunctionReference, *function, error) {
 	ref, err := s.unqualified(ctx, name)
 	if err != nil {
-		return err
+		return ref, nil, err
 	}
-	_, _, err = s.loadFunction(ctx, ref)
-	return err
+	f, _, err := s.loadFunction(ctx, ref)
+	return ref, f, err
 }
 
 // ListFunctions lists the caller's account by name; with FunctionVersion ALL, each function's
 // $LATEST and then its versions.
-func (s *Server) ListFunctions(ctx context.Context, in *lambdaapi.ListFunctionsRequest) (_ *lambdaapi.ListFunctionsResponse, err error) {
-	defer s.answer(ctx, "ListFunctions", &err)
+func (s *Server) ListFunctions(ctx context.Context, in *lambdaapi.ListFunctionsRequest) (*lambdaapi.ListFunctionsResponse, error) {
 	home, err := s.home(ctx)
 	if err != nil {
 		return nil, err
@@ -127,13 +127,8 @@ func (s *Server) ListFunctions(ctx context.Context, in *lambdaapi.ListFunctionsR
 }
 
 // ListVersionsByFunction lists $LATEST and then the versions, oldest first.
-func (s *Server) ListVersionsByFunction(ctx context.Context, in *lambdaapi.ListVersionsByFunctionRequest) (_ *lambdaapi.ListVersionsByFunctionResponse, err error) {
-	defer s.answer(ctx, "ListVersionsByFunction", &err)
-	ref, err := s.unqualified(ctx, in.FunctionName)
-	if err != nil {
-		return nil, err
-	}
-	f, _, err := s.loadFunction(ctx, ref)
+func (s *Server) ListVersionsByFunction(ctx context.Context, in *lambdaapi.ListVersionsByFunctionRequest) (*lambdaapi.ListVersionsByFunctionResponse, error) {
+	ref, f, err := s.whole(ctx, in.FunctionName)
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,7 @@ import (
 
 // PublishVersion freezes $LATEST under the next number. If neither code nor configuration
 // changed since the newest version, that version is the answer.
-func (s *Server) PublishVersion(ctx context.Context, in *lambdaapi.PublishVersionRequest) (_ *lambdaapi.FunctionConfiguration, err error) {
-	defer s.answer(ctx, "PublishVersion", &err)
+func (s *Server) PublishVersion(ctx context.Context, in *lambdaapi.PublishVersionRequest) (*lambdaapi.FunctionConfiguration, error) {
 	ref, err := s.unqualified(ctx, in.FunctionName)
 	if err != nil {
 		return nil, err

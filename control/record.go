@@ -228,15 +228,15 @@ func (s *Server) change(ctx context.Context, ref lambda.FunctionReference, edit 
 // commit applies changes that touch one function, and forgets what was resolved of it. The
 // outcome of a failed commit may be unknown, so that it forgets then, too.
 func (s *Server) commit(ctx context.Context, ref lambda.FunctionReference, changes ...store.Change) error {
-	defer s.resolved.forget(ref)
+	defer s.resolved.suspend(ref)()
 	if _, err := s.store.Commit(ctx, changes...); err != nil {
 		return storeError("commit function", err)
 	}
 	return nil
 }
 
-// storeError says what we were doing. A call that the store finds wrong is a fault of this
-// package: its text is not for the caller of the API.
+// storeError says what we were doing. What the store finds wrong with a call is a fault of this package,
+// and not one of the API's caller.
 func storeError(op string, err error) error {
 	kind := lambda.KindOf(err)
 	if kind == lambda.InvalidParameter {

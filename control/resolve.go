@@ -79,13 +79,14 @@ func (s *Server) find(ctx context.Context, ref lambda.FunctionReference) (lambda
 	return v.runnable(ref), v.State, nil
 }
 
-// A cache holds resolved versions by function and qualifier. It is emptied of a function by
-// every commit that touches it, before the commit is answered.
+// A cache holds resolved versions by function and qualifier. While a commit changes a function, what runs
+// is read from the store: whoever has seen the change in the store must not be served what was before.
 type cache struct {
 	mu         sync.RWMutex
-	generation uint64                                  // guarded by mu; counts commits
+	generation uint64                                  // guarded by mu; counts begins and ends of commits
 	size       int                                     // guarded by mu; versions in functions
 	functions  map[cacheKey]map[string]*lambda.Version // guarded by mu; the versions are immutable
+	changing   map[cacheKey]int                        // guarded by mu; commits under way
 }
 
 type cacheKey struct{ account, name string }
@@ -97,17 +98,17 @@ func (c *cache) get(ref lambda.FunctionReference) (*lambda.Version, uint64) {
 	return c.functions[cacheKey{ref.AccountID, ref.Name}][ref.Qualifier], c.generation
 }
 
-// put keeps v unless there was a commit since generation: what was read then may be outdated.
+// put keeps v unless a commit began or ended since generation: what was read then may be outdated.
 func (c *cache) put(ref lambda.FunctionReference, v *lambda.Version, generation uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.generation != generation {
+	key := cacheKey{ref.AccountID, ref.Name}
+	if c.generation != generation || c.changing[key] > 0 {
 		return
 	}
 	if c.functions == nil || c.size >= maxResolved { // starting anew is rare, and cheaper than an order of use
 		c.functions, c.size = map[cacheKey]map[string]*lambda.Version{}, 0
 	}
-	key := cacheKey{ref.AccountID, ref.Name}
 	versions := c.functions[key]
 	if versions == nil {
 		versions = map[string]*lambda.Version{}
@@ -119,12 +120,24 @@ func (c *cache) put(ref lambda.FunctionReference, v *lambda.Version, generation 
 	versions[ref.Qualifier] = v
 }
 
-// forget drops what is known of a function.
-func (c *cache) forget(ref lambda.FunctionReference) {
+// suspend forgets a function and keeps nothing of it until resume is called.
+func (c *cache) suspend(ref lambda.FunctionReference) (resume func()) {
+	key := cacheKey{ref.AccountID, ref.Name}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
-	key := cacheKey{ref.AccountID, ref.Name}
 	c.size -= len(c.functions[key])
 	delete(c.functions, key)
+	if c.changing == nil {
+		c.changing = map[cacheKey]int{}
+	}
+	c.changing[key]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.generation++
+		if c.changing[key]--; c.changing[key] == 0 {
+			delete(c.changing, key)
+		}
+	}
 }

@@ -140,12 +140,52 @@ func TestTheCacheIsBoundedAndForgetsOneFunctionOnly(t *testing.T) {
 	if counted != c.size {
 		t.Errorf("size is %d, holds %d", c.size, counted)
 	}
-	c.forget(lambda.FunctionReference{AccountID: account, Name: "299"})
+	resume := c.suspend(lambda.FunctionReference{AccountID: account, Name: "299"})
 	if got, _ := c.get(lambda.FunctionReference{AccountID: account, Name: "299", Qualifier: "29999"}); got != nil || c.size != counted-100 {
 		t.Errorf("forgotten, but holds %v, size %d", got, c.size)
 	}
 	if got, _ := c.get(lambda.FunctionReference{AccountID: account, Name: "298", Qualifier: "29899"}); got == nil {
 		t.Error("another function was forgotten")
+	}
+	resume()
+	if len(c.changing) > 0 {
+		t.Errorf("no commit is under way, but %v", c.changing)
+	}
+}
+
+// An observedStore shows its state the moment a commit is in it, before the commit's caller knows.
+type observedStore struct {
+	store.Store
+	committed func()
+}
+
+func (o *observedStore) Commit(ctx context.Context, changes ...store.Change) ([]uint64, error) {
+	revisions, err := o.Store.Commit(ctx, changes...)
+	o.committed()
+	return revisions, err
+}
+
+func TestWhoHasSeenAChangeIsNotServedWhatWasBefore(t *testing.T) {
+	h := newHouse(t)
+	h.create("f")
+	old, err := h.runs("f", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	observed := 0
+	h.stop() // Run would commit beside us
+	h.open()
+	h.store = &observedStore{h.store, func() {
+		if now, err := h.runs("f", ""); lambda.KindOf(err) != lambda.NotFound {
+			t.Errorf("the function is deleted, but %v runs: %v", now.ID, err)
+		}
+		observed++
+	}}
+	if kept, err := h.runs("f", ""); err != nil || kept.ID != old.ID { // and is kept now
+		t.Fatal(err)
+	}
+	if _, err := h.DeleteFunction(me, &lambdaapi.DeleteFunctionRequest{FunctionName: new("f")}); err != nil || observed != 1 {
+		t.Errorf("%d commits observed: %v", observed, err)
 	}
 }
 

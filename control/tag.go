@@ -12,8 +12,7 @@ import (
 )
 
 // ListTags returns a function's tags.
-func (s *Server) ListTags(ctx context.Context, in *lambdaapi.ListTagsRequest) (_ *lambdaapi.ListTagsResponse, err error) {
-	defer s.answer(ctx, "ListTags", &err)
+func (s *Server) ListTags(ctx context.Context, in *lambdaapi.ListTagsRequest) (*lambdaapi.ListTagsResponse, error) {
 	ref, err := s.tagged(ctx, in.Resource)
 	if err != nil {
 		return nil, err
@@ -29,8 +28,7 @@ func (s *Server) ListTags(ctx context.Context, in *lambdaapi.ListTagsRequest) (_
 }
 
 // TagResource adds tags to a function, or overwrites them.
-func (s *Server) TagResource(ctx context.Context, in *lambdaapi.TagResourceRequest) (_ *api.Empty, err error) {
-	defer s.answer(ctx, "TagResource", &err)
+func (s *Server) TagResource(ctx context.Context, in *lambdaapi.TagResourceRequest) (*api.Empty, error) {
 	if len(in.Tags) == 0 {
 		return nil, invalid("An error occurred and the request cannot be processed.") // AWS's words for no tags
 	}
@@ -38,8 +36,7 @@ func (s *Server) TagResource(ctx context.Context, in *lambdaapi.TagResourceReque
 }
 
 // UntagResource removes tags from a function; those it does not have do not matter.
-func (s *Server) UntagResource(ctx context.Context, in *lambdaapi.UntagResourceRequest) (_ *api.Empty, err error) {
-	defer s.answer(ctx, "UntagResource", &err)
+func (s *Server) UntagResource(ctx context.Context, in *lambdaapi.UntagResourceRequest) (*api.Empty, error) {
 	return s.changeTags(ctx, in.Resource, func(tags map[string]string) {
 		for _, key := range in.TagKeys {
 			delete(tags, key)

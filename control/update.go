@@ -11,8 +11,7 @@ import (
 // UpdateFunctionCode gives $LATEST other code or another architecture, and with Publish a
 // version of it. Invocations use the old code until the new one is prepared. A dry run stores the
 // package, which is how it is checked, and changes no function.
-func (s *Server) UpdateFunctionCode(ctx context.Context, in *lambdaapi.UpdateFunctionCodeRequest) (_ *lambdaapi.FunctionConfiguration, err error) {
-	defer s.answer(ctx, "UpdateFunctionCode", &err)
+func (s *Server) UpdateFunctionCode(ctx context.Context, in *lambdaapi.UpdateFunctionCodeRequest) (*lambdaapi.FunctionConfiguration, error) {
 	ref, err := s.unqualified(ctx, in.FunctionName)
 	if err != nil {
 		return nil, err
@@ -20,6 +19,8 @@ func (s *Server) UpdateFunctionCode(ctx context.Context, in *lambdaapi.UpdateFun
 	if err := refuseUnbuilt("UpdateFunctionCode", in, builtInUpdateCode); err != nil {
 		return nil, err
 	}
+	ctx, end := context.WithCancel(ctx) // until then the package is kept, though nothing names it yet
+	defer end()
 	var code *uploaded
 	var out *lambdaapi.FunctionConfiguration
 	err = s.change(ctx, ref, func(f *function) ([]store.Change, error) {
@@ -79,8 +80,7 @@ func (s *Server) upload(ctx context.Context, ref lambda.FunctionReference, in *l
 }
 
 // UpdateFunctionConfiguration changes the settings of $LATEST that the request names.
-func (s *Server) UpdateFunctionConfiguration(ctx context.Context, in *lambdaapi.UpdateFunctionConfigurationRequest) (_ *lambdaapi.FunctionConfiguration, err error) {
-	defer s.answer(ctx, "UpdateFunctionConfiguration", &err)
+func (s *Server) UpdateFunctionConfiguration(ctx context.Context, in *lambdaapi.UpdateFunctionConfigurationRequest) (*lambdaapi.FunctionConfiguration, error) {
 	ref, err := s.unqualified(ctx, in.FunctionName)
 	if err != nil {
 		return nil, err

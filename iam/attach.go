@@ -100,6 +100,17 @@ func (d *Directory) attached(a *account, e *entity, prefix, marker *string, maxI
 	return shown, truncated, next, nil
 }
 
+// checkUnused refuses to delete what still has policies.
+func (e *entity) checkUnused() error {
+	if len(e.Attached) > 0 {
+		return deleteConflict("Cannot delete entity, must detach all policies first.")
+	}
+	if len(e.Inline) > 0 {
+		return deleteConflict("Cannot delete entity, must delete policies first.")
+	}
+	return nil
+}
+
 // PutRolePolicy writes an inline policy of a role.
 func (s *Server) PutRolePolicy(ctx context.Context, in *iamapi.PutRolePolicyRequest) (*api.Empty, error) {
 	return &api.Empty{}, s.changeRole(ctx, in.RoleName, func(_ *account, r *role) error {

@@ -25,6 +25,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,6 +126,35 @@ func (d *Directory) update(ctx context.Context, edit func(a *account) (change, e
 	*c.record.revision() = revisions[0]
 	d.state.Store(before.with(a, c))
 	return nil
+}
+
+// Accounts returns the ids of all accounts.
+func (d *Directory) Accounts() []string { return slices.Sorted(maps.Keys(d.state.Load().accounts)) }
+
+// changeOne edits a copy of the record that find returns and puts it in its place.
+func changeOne[R interface {
+	record
+	copied() R
+}](ctx context.Context, d *Directory, find func(*account) (R, error), edit func(*account, R) error) error {
+	return d.update(ctx, func(a *account) (change, error) {
+		found, err := find(a)
+		if err != nil {
+			return change{}, err
+		}
+		c := found.copied()
+		return change{record: c}, edit(a, c)
+	})
+}
+
+// readOne returns the account of the caller and the record that find returns of it, which must not be changed.
+func readOne[R record](ctx context.Context, d *Directory, find func(*account) (R, error)) (*account, R, error) {
+	a, err := d.view(ctx)
+	if err != nil {
+		var none R
+		return nil, none, err
+	}
+	found, err := find(a)
+	return a, found, err
 }
 
 // view returns the account of the caller. The result must not be changed.

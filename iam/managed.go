@@ -140,11 +140,7 @@ func (s *Server) ListPolicyVersions(ctx context.Context, in *iamapi.ListPolicyVe
 
 // ListPolicies lists the managed policies of the account, of AWS, or both.
 func (s *Server) ListPolicies(ctx context.Context, in *iamapi.ListPoliciesRequest) (*iamapi.ListPoliciesResponse, error) {
-	a, err := s.directory.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p, err := newPage(in.Marker, in.MaxItems)
+	a, p, err := s.listing(ctx, in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
 	}

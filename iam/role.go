@@ -2,6 +2,8 @@ package iam
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	"cloister/api"
@@ -19,24 +21,12 @@ func (a *account) role(name *string) (*role, error) {
 
 // changeRole edits a copy of the role and puts it in its place.
 func (s *Server) changeRole(ctx context.Context, name *string, edit func(*account, *role) error) error {
-	return s.directory.update(ctx, func(a *account) (change, error) {
-		r, err := a.role(name)
-		if err != nil {
-			return change{}, err
-		}
-		c := r.copied()
-		return change{record: c}, edit(a, c)
-	})
+	return changeOne(ctx, s.directory, func(a *account) (*role, error) { return a.role(name) }, edit)
 }
 
 // readRole returns the account of the call and the role.
 func (s *Server) readRole(ctx context.Context, name *string) (*account, *role, error) {
-	a, err := s.directory.view(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := a.role(name)
-	return a, r, err
+	return readOne(ctx, s.directory, func(a *account) (*role, error) { return a.role(name) })
 }
 
 // setTrust gives the role a trust policy and notes which users and roles it names now: the
@@ -69,11 +59,10 @@ func (s *state) uniqueID(arn string) string {
 	if r := a.roleOf(arn); r != nil {
 		return r.ID
 	}
-	u := a.users[strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:])]
-	if u == nil || u.arn != arn {
-		return ""
+	if u := a.users[nameIn(arn)]; u != nil && u.arn == arn {
+		return u.ID
 	}
-	return u.ID
+	return ""
 }
 
 // CreateRole makes a role.
@@ -135,11 +124,7 @@ func (s *Server) GetRole(ctx context.Context, in *iamapi.GetRoleRequest) (*iamap
 
 // ListRoles lists the roles below a path.
 func (s *Server) ListRoles(ctx context.Context, in *iamapi.ListRolesRequest) (*iamapi.ListRolesResponse, error) {
-	a, err := s.directory.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p, err := newPage(in.Marker, in.MaxItems)
+	a, p, err := s.listing(ctx, in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
 	}
@@ -159,17 +144,6 @@ func (s *Server) DeleteRole(ctx context.Context, in *iamapi.DeleteRoleRequest) (
 		}
 		return change{record: r, remove: true}, r.checkUnused()
 	})
-}
-
-// checkUnused refuses to delete what still has policies.
-func (e *entity) checkUnused() error {
-	if len(e.Attached) > 0 {
-		return deleteConflict("Cannot delete entity, must detach all policies first.")
-	}
-	if len(e.Inline) > 0 {
-		return deleteConflict("Cannot delete entity, must delete policies first.")
-	}
-	return nil
 }
 
 // UpdateRole changes description and longest session.
@@ -209,17 +183,11 @@ func (s *Server) TagRole(ctx context.Context, in *iamapi.TagRoleRequest) (*api.E
 		return nil, err
 	}
 	return &api.Empty{}, s.changeRole(ctx, in.RoleName, func(_ *account, r *role) error {
-		for key, value := range tags {
-			for old := range r.Tags {
-				if strings.EqualFold(old, key) {
-					delete(r.Tags, old)
-				}
-			}
-			if r.Tags == nil {
-				r.Tags = map[string]string{}
-			}
-			r.Tags[key] = value
+		r.untag(slices.Collect(maps.Keys(tags)))
+		if r.Tags == nil {
+			r.Tags = map[string]string{}
 		}
+		maps.Copy(r.Tags, tags)
 		return checkTags(r.Tags)
 	})
 }
@@ -227,15 +195,16 @@ func (s *Server) TagRole(ctx context.Context, in *iamapi.TagRoleRequest) (*api.E
 // UntagRole removes tags.
 func (s *Server) UntagRole(ctx context.Context, in *iamapi.UntagRoleRequest) (*api.Empty, error) {
 	return &api.Empty{}, s.changeRole(ctx, in.RoleName, func(_ *account, r *role) error {
-		for _, key := range in.TagKeys {
-			for old := range r.Tags {
-				if strings.EqualFold(old, key) {
-					delete(r.Tags, old)
-				}
-			}
-		}
+		r.untag(in.TagKeys)
 		return nil
 	})
+}
+
+// untag removes the tags of these keys in any case.
+func (e *entity) untag(keys []string) {
+	for _, key := range keys {
+		maps.DeleteFunc(e.Tags, func(old, _ string) bool { return strings.EqualFold(old, key) })
+	}
 }
 
 // ListRoleTags lists the tags of a role.

@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -129,6 +130,16 @@ func newPage(marker *string, maxItems *int32) (page, error) {
 		p.after = string(after)
 	}
 	return p, nil
+}
+
+// listing returns the account of the call and the page that it asks for.
+func (s *Server) listing(ctx context.Context, marker *string, maxItems *int32) (*account, page, error) {
+	p, err := newPage(marker, maxItems)
+	if err != nil {
+		return nil, page{}, err
+	}
+	a, err := s.directory.view(ctx)
+	return a, p, err
 }
 
 // list returns the values of m in the page, in the order of their keys, as far as show wants

@@ -180,12 +180,15 @@ func (a *account) roleOf(arn string) *role {
 	if a == nil {
 		return nil
 	}
-	r := a.roles[strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:])]
+	r := a.roles[nameIn(arn)]
 	if r == nil || r.arn != arn {
 		return nil
 	}
 	return r
 }
+
+// nameIn returns the name at the end of an ARN, in lower case, as names are looked up.
+func nameIn(arn string) string { return strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:]) }
 
 // An AssumedRole is a new session of a role.
 type AssumedRole struct {

@@ -30,23 +30,12 @@ func (a *account) userOrSelf(ctx context.Context, name *string) (*user, error) {
 
 // changeUser edits a copy of the user, of the caller if name is nil, and puts it in its place.
 func (s *Server) changeUser(ctx context.Context, name *string, edit func(*account, *user) error) error {
-	return s.directory.update(ctx, func(a *account) (change, error) {
-		u, err := a.userOrSelf(ctx, name)
-		if err != nil {
-			return change{}, err
-		}
-		c := u.copied()
-		return change{record: c}, edit(a, c)
-	})
+	return changeOne(ctx, s.directory, func(a *account) (*user, error) { return a.userOrSelf(ctx, name) }, edit)
 }
 
+// readUser returns the account of the call and the user, or the caller if name is nil.
 func (s *Server) readUser(ctx context.Context, name *string) (*account, *user, error) {
-	a, err := s.directory.view(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	u, err := a.userOrSelf(ctx, name)
-	return a, u, err
+	return readOne(ctx, s.directory, func(a *account) (*user, error) { return a.userOrSelf(ctx, name) })
 }
 
 // CreateUser makes a user without keys or policies.
@@ -97,11 +86,7 @@ func (s *Server) GetUser(ctx context.Context, in *iamapi.GetUserRequest) (*iamap
 
 // ListUsers lists the users below a path.
 func (s *Server) ListUsers(ctx context.Context, in *iamapi.ListUsersRequest) (*iamapi.ListUsersResponse, error) {
-	a, err := s.directory.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p, err := newPage(in.Marker, in.MaxItems)
+	a, p, err := s.listing(ctx, in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
 	}

@@ -154,15 +154,9 @@ func (s *Server) GetLogEvents(ctx context.Context, in *logsapi.GetLogEventsReque
 		}
 		backwards, resume = kind == backward, &at
 	}
-	g, err := s.group(ctx, in.LogGroupName, in.LogGroupIdentifier)
+	g, err := s.groupOf(ctx, in.LogGroupName, in.LogGroupIdentifier, *in.LogStreamName)
 	if err != nil {
 		return nil, err
-	}
-	switch known, err := g.hasStream(*in.LogStreamName); {
-	case err != nil:
-		return nil, fault(err)
-	case !known:
-		return nil, noStream()
 	}
 	start, end := valueOr(in.StartTime, 0), valueOr(in.EndTime, math.MaxInt64)-1
 	q := between(start, max(end, 0), backwards)
@@ -225,15 +219,8 @@ const (
 // PutLogEvents stores events in a stream that exists. Events over a rate are refused all
 // together, so that the caller sends them again.
 func (s *Server) PutLogEvents(ctx context.Context, in *logsapi.PutLogEventsRequest) (*logsapi.PutLogEventsResponse, error) {
-	g, err := s.group(ctx, in.LogGroupName, nil)
-	if err != nil {
+	if _, err := s.groupOf(ctx, in.LogGroupName, nil, *in.LogStreamName); err != nil {
 		return nil, err
-	}
-	switch known, err := g.hasStream(*in.LogStreamName); {
-	case err != nil:
-		return nil, fault(err)
-	case !known:
-		return nil, noStream()
 	}
 	now := s.store.now()
 	events, rejected, err := s.accept(in.LogEvents, now)

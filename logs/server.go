@@ -50,8 +50,6 @@ func fault(err error) error {
 		return noGroup()
 	case errors.Is(err, errTooManyGroups):
 		return &logsapi.LimitExceededException{Message: new("Resource limit exceeded.")}
-	case lambda.KindOf(err) == lambda.Unavailable:
-		return &logsapi.ServiceUnavailableException{Message: new("The service cannot complete the request.")}
 	}
 	return err
 }
@@ -95,6 +93,21 @@ func (s *Server) group(ctx context.Context, name, identifier *string) (*group, e
 	g := s.store.find(call.AccountID, known)
 	if g == nil {
 		return nil, noGroup()
+	}
+	return g, nil
+}
+
+// groupOf is group for a stream that must be in it.
+func (s *Server) groupOf(ctx context.Context, name, identifier *string, stream string) (*group, error) {
+	g, err := s.group(ctx, name, identifier)
+	if err != nil {
+		return nil, err
+	}
+	switch known, err := g.hasStream(stream); {
+	case err != nil:
+		return nil, fault(err)
+	case !known:
+		return nil, noStream()
 	}
 	return g, nil
 }

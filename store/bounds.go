@@ -15,6 +15,7 @@ const (
 	MaxCommitChanges = 1000
 	MaxCommitBytes   = 16 << 20 // bodies and names of one commit
 	MaxPageLimit     = 10_000
+	KeptChanges      = 10_000 // writes that the log of changes goes back at least
 )
 
 // CheckCommit returns an error of kind lambda.InvalidParameter unless the changes are within
@@ -44,6 +45,9 @@ func CheckCommit(changes []Change) error {
 func checkChange(c Change) error {
 	if err := checkKey(c.Key); err != nil {
 		return err
+	}
+	if c.Check && (c.Expect == AnyRevision || c.Delete || len(c.Body) > 0 || len(c.Indexes) > 0) {
+		return refuse("a check of %s %q expects no revision, or is a write as well", c.Kind, c.Name)
 	}
 	if len(c.Body) > MaxBodyBytes {
 		return refuse("%s %q has a body of %d bytes, want at most %d", c.Kind, c.Name, len(c.Body), MaxBodyBytes)
@@ -83,6 +87,14 @@ func (c Change) Size() int {
 func (p Page) Check() error {
 	if p.Limit < 1 || p.Limit > MaxPageLimit {
 		return refuse("a page of %d objects, want 1 to %d", p.Limit, MaxPageLimit)
+	}
+	return nil
+}
+
+// CheckLimit returns an error of kind lambda.InvalidParameter unless Watch may return so many events.
+func CheckLimit(limit int) error {
+	if limit < 1 || limit > MaxPageLimit {
+		return refuse("at most %d events, want 1 to %d", limit, MaxPageLimit)
 	}
 	return nil
 }

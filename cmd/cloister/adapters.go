@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cloister/artifact"
+	"cloister/control"
 	"cloister/iam"
 	"cloister/invoke"
 	"cloister/lambda"
@@ -36,6 +37,7 @@ func (w workers) Create(ctx context.Context, spec lambda.EnvironmentSpec) (place
 type provisioner struct {
 	directory *iam.Directory
 	artifacts *artifact.Store
+	orders    *orders
 }
 
 func (p provisioner) Provision(ctx context.Context, v *lambda.Version) (lambda.EnvironmentSpec, error) {
@@ -47,7 +49,7 @@ func (p provisioner) Provision(ctx context.Context, v *lambda.Version) (lambda.E
 	if err != nil {
 		return lambda.EnvironmentSpec{}, err
 	}
-	return lambda.EnvironmentSpec{Version: *v, Credentials: credentials, Grant: grant, LogStream: worker.LogStream(time.Now(), v.ID.Version)}, nil
+	return lambda.EnvironmentSpec{Version: *v, Credentials: credentials, Grant: grant, LogStream: p.orders.streamName(v)}, nil
 }
 
 // assigner is placement.Pool for invoke.
@@ -71,10 +73,23 @@ func (h held) Release()              { h.pool.Release(h.Assignment) }
 func (h held) Defer()                { h.pool.Defer(h.Assignment) }
 func (h held) Discard(reason string) { h.pool.Discard(h.Assignment, reason) }
 
-// environments is placement.Pool for control.
-type environments struct{ pool *placement.Pool }
+// environments is placement.Pool for control. What is retired may have left code that nobody names.
+type environments struct {
+	pool      *placement.Pool
+	artifacts *artifact.Store
+}
 
-func (e environments) Retire(_ context.Context, id lambda.VersionID) { e.pool.Retire(id) }
+func (e environments) Retire(_ context.Context, id lambda.VersionID) {
+	e.pool.Retire(id)
+	e.artifacts.Dropped()
+}
+
+// versionCode tells artifact.Store which code the functions of all accounts need.
+func versionCode(c *control.Server, d *iam.Directory) artifact.Names {
+	return func(ctx context.Context, keep func(lambda.Artifact, string)) error {
+		return c.EachCode(ctx, d.Accounts(), keep)
+	}
+}
 
 // managedRuntimes is worker.Client for control.
 type managedRuntimes struct{ client *worker.Client }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"cloister/api"
+	"cloister/api/kmsapi"
 	"cloister/artifact"
 	"cloister/control"
 	"cloister/gateway"
@@ -24,8 +26,6 @@ import (
 	"cloister/invoke"
 	"cloister/logs"
 	"cloister/placement"
-	"cloister/store"
-	"cloister/store/sqlite"
 	"cloister/worker"
 )
 
@@ -39,13 +39,13 @@ type front struct {
 	order  frontOrder
 	logger *slog.Logger
 
-	root         *seal.Root
+	state        *state
 	certificates *certificate.Authority
-	store        store.Store
 	directory    *iam.Directory
 	artifacts    *artifact.Store
 	logs         *logs.Store
 	worker       *worker.Client
+	orders       *orders
 	pool         *placement.Pool
 	control      *control.Server
 	invoke       *invoke.Service
@@ -74,20 +74,13 @@ func runFront(ctx context.Context, order frontOrder, report func(any) error) err
 func (f *front) path(name string) string { return filepath.Join(f.order.Directory, name) }
 
 func (f *front) openState(ctx context.Context) (err error) {
-	load := seal.LoadOrCreate
-	if _, err := os.Lstat(f.path("meta.db")); err == nil {
-		load = seal.Load // state without its key: a new key would only hide that
-	}
-	if f.root, err = load(f.path("root.key")); err != nil {
+	if f.state, err = openState(f.order.Directory, f.logger); err != nil {
 		return err
 	}
-	if f.store, err = sqlite.Open(sqlite.Config{Path: f.path("meta.db"), Key: f.root.Key("store"), Logger: f.logger}); err != nil {
+	if f.artifacts, err = artifact.Open(artifact.Config{Directory: f.path("artifacts"), Root: f.state.root, Logger: f.logger}); err != nil {
 		return err
 	}
-	if f.artifacts, err = artifact.Open(artifact.Config{Directory: f.path("artifacts"), Root: f.root}); err != nil {
-		return err
-	}
-	f.logs, err = logs.Open(logs.Config{Directory: f.path("logs"), Key: f.root.Key("logs"), Logger: f.logger})
+	f.logs, err = logs.Open(logs.Config{Directory: f.path("logs"), Key: f.state.root.Key("logs"), Logger: f.logger})
 	return err
 }
 
@@ -96,12 +89,12 @@ func (f *front) openIdentity(ctx context.Context) (err error) {
 		return err
 	}
 	f.certificates, err = certificate.LoadOrCreate(certificate.Config{
-		Directory: f.path("tls"), Key: f.root.Key("tls"), Names: []string{f.order.Host, "localhost", "127.0.0.1", "::1"}, Logger: f.logger,
+		Directory: f.path("tls"), Key: f.state.root.Key("tls"), Names: []string{f.order.Host, "localhost", "127.0.0.1", "::1"}, Logger: f.logger,
 	})
 	if err != nil {
 		return err
 	}
-	f.directory, err = iam.New(iam.Config{Store: f.store, SessionKey: f.root.Key("session tokens")})
+	f.directory, err = iam.New(iam.Config{Store: f.state.meta, SessionKey: f.state.root.Key("session tokens")})
 	if err != nil {
 		return err
 	}
@@ -109,21 +102,22 @@ func (f *front) openIdentity(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return writeAdministrator(f.root, f.order.Directory, administrator)
+	return writeAdministrator(f.state.root, f.order.Directory, administrator)
 }
 
 func (f *front) openServices(context.Context) (err error) {
 	if f.worker, err = worker.NewClient(dialer(f.order.WorkerSocket), f.order.Credential, f.logger); err != nil {
 		return err
 	}
+	f.orders = newOrders(ordersConfig{workers: workers{f.worker}, artifacts: f.artifacts, logs: f.logs, names: f.state.root.Key("log streams"), logger: f.logger})
 	f.pool, err = placement.New(placement.Config{
-		Worker: workers{f.worker}, Provisioner: provisioner{f.directory, f.artifacts}, Logger: f.logger, Now: time.Now,
+		Worker: f.orders, Provisioner: provisioner{f.directory, f.artifacts, f.orders}, Logger: f.logger, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
 	f.control, err = control.New(control.Config{
-		Store: f.store, Artifacts: f.artifacts, Roles: f.directory, Runtimes: managedRuntimes{f.worker}, Environments: environments{f.pool},
+		Store: f.state.meta, Artifacts: f.artifacts, Roles: f.directory, Runtimes: managedRuntimes{f.worker}, Environments: environments{f.pool, f.artifacts},
 		Region: f.order.Region, Logger: f.logger,
 	})
 	if err != nil {
@@ -139,6 +133,7 @@ func (f *front) openGateway(context.Context) (err error) {
 		f.directory.Server(),
 		sts.New(f.directory),
 		logs.NewServer(f.logs, f.order.Region),
+		refusedKMS{},
 	}
 	var names []string
 	for _, s := range services {
@@ -152,6 +147,21 @@ func (f *front) openGateway(context.Context) (err error) {
 		Services: services, Verifier: verifier, Identity: f.directory, Certificate: f.certificates.GetCertificate, Region: f.order.Region, Logger: f.logger,
 	})
 	return err
+}
+
+// refusedKMS is the KMS API, of which nothing is built yet: whoever may call an operation gets the
+// refusal that names it.
+type refusedKMS struct{ kmsapi.Unimplemented }
+
+// API returns the operations and wire format of the service.
+func (refusedKMS) API() *api.Service { return kmsapi.Service }
+
+// Server returns what refuses every operation.
+func (k refusedKMS) Server() any { return k }
+
+// Permissions asks for the action on everything: no operation knows its key yet.
+func (refusedKMS) Permissions(operation string, _ any, _ *api.Call) []api.Permission {
+	return []api.Permission{{Action: "kms:" + operation, Resource: "*"}}
 }
 
 // serve answers until ctx ends, and then drains: running calls are answered before their
@@ -169,11 +179,13 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 	var tasks sync.WaitGroup
 	attached := make(chan struct{})
 	var once sync.Once
-	services := &worker.Services{Artifacts: f.artifacts, Logs: f.logs, Gateway: f.pipes.give, Logger: f.logger}
-	failed := make(chan error, 4)
+	services := &worker.Services{Artifacts: f.artifacts, Logs: f.orders, Gateway: f.pipes.give, Logger: f.logger}
+	failed := make(chan error, 5)
 	tasks.Go(func() { f.worker.Run(running, func() { once.Do(func() { close(attached) }) }) })
 	tasks.Go(func() { f.pool.Run(running) })
+	tasks.Go(func() { f.artifacts.Run(running, versionCode(f.control, f.directory)) })
 	tasks.Go(func() { failed <- f.control.Run(running) })
+	tasks.Go(func() { failed <- f.state.await(running) })
 	tasks.Go(func() { failed <- services.Serve(fromWorkers, f.order.Credential) })
 	select {
 	case <-attached:
@@ -191,7 +203,11 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 		case <-ctx.Done():
 		}
 	}
-	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.order.Drain)
+	patience := f.order.Drain
+	if context.Cause(ctx) == errAbandoned {
+		patience = 0 // the worker ends now, too, and another serve may wait for both
+	}
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	err = errors.Join(err, f.gateway.Shutdown(draining))
 	f.pipes.Close() // the gateway has, unless it never served
@@ -206,8 +222,8 @@ func (f *front) close() {
 	if f.logs != nil {
 		f.logs.Close()
 	}
-	if f.store != nil {
-		f.store.Close()
+	if f.state != nil {
+		f.state.close()
 	}
 }
 

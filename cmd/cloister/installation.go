@@ -49,11 +49,11 @@ func openInstallation(directory string) (*installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(directory, 0o755); err != nil {
+	if err := durable.MakeDirectory(directory, 0o755); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	in := &installation{directory: directory}
-	for _, step := range []func() error{in.checkOurs, in.lock, in.checkSchema, in.readID, in.claimID, in.claimSlot, in.makeDirectories} {
+	for _, step := range []func() error{in.checkOurs, in.lock, in.writeSchema, in.readID, in.claimID, in.claimSlot, in.makeDirectories} {
 		if err := step(); err != nil {
 			in.close()
 			return nil, err
@@ -96,9 +96,11 @@ func (in *installation) lock() error {
 	return nil
 }
 
-// checkOurs refuses a directory that holds something else, before anything is written to it.
+// checkOurs refuses a directory that holds something else, or that a newer version of Cloister has written, before
+// anything is written to it.
 func (in *installation) checkOurs() error {
-	if _, err := os.Lstat(in.path("schema")); !errors.Is(err, fs.ErrNotExist) {
+	begun, err := in.readSchema()
+	if begun || err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(in.directory)
@@ -106,31 +108,41 @@ func (in *installation) checkOurs() error {
 		return fmt.Errorf("read data directory: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" && e.Name() != "lost+found" {
+		if e.Name() != "lock" && e.Name() != "lost+found" && !durable.IsTemporary(e.Name()) { // of a first start that was killed
 			return fmt.Errorf("%s is not empty and is no Cloister data directory (it holds %s): name a new or empty directory", in.directory, e.Name())
 		}
 	}
 	return nil
 }
 
-// checkSchema refuses a directory that a newer version of Cloister has written, before anything in
-// it is touched.
-func (in *installation) checkSchema() error {
+// readSchema reports whether the directory has a schema number, which must be ours.
+func (in *installation) readSchema() (begun bool, err error) {
 	b, err := os.ReadFile(in.path("schema"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return durable.WriteFile(in.path("schema"), []byte(strconv.Itoa(schema)+"\n"), 0o644)
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read schema number: %w", err)
+		return true, fmt.Errorf("read schema number: %w", err)
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return fmt.Errorf("%s does not hold a schema number: the data directory is damaged", in.path("schema"))
+		return true, fmt.Errorf("%s does not hold a schema number: this is no Cloister data directory, or it is damaged", in.path("schema"))
 	}
 	if n != schema {
-		return fmt.Errorf("the data directory has schema %d and this version of Cloister knows %d: use the version that wrote it, or a newer one", n, schema)
+		return true, fmt.Errorf("the data directory has schema %d and this version of Cloister knows %d: use the version that wrote it, or a newer one", n, schema)
 	}
-	return nil
+	return true, nil
+}
+
+func (in *installation) writeSchema() error {
+	begun, err := in.readSchema()
+	if begun || err != nil {
+		return err
+	}
+	if err := durable.Sweep(in.directory); err != nil {
+		return err
+	}
+	return durable.WriteFile(in.path("schema"), []byte(strconv.Itoa(schema)+"\n"), 0o644)
 }
 
 func (in *installation) readID() error {
@@ -211,7 +223,7 @@ func (in *installation) makeDirectories() error {
 		path string
 		mode fs.FileMode
 	}{{in.run, 0o711}, {filepath.Join(in.run, "front"), 0o755}, {in.path("front"), 0o700}, {in.state(), 0o700}, {in.path("worker"), 0o700}} {
-		if err := os.MkdirAll(d.path, d.mode); err != nil {
+		if err := durable.MakeDirectory(d.path, d.mode); err != nil {
 			return fmt.Errorf("make %s: %w", d.path, err)
 		}
 		if err := os.Chmod(d.path, d.mode); err != nil {

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,7 +18,7 @@ import (
 
 // File descriptors that a child process inherits from serve, after the standard three.
 const (
-	orderFD  = 3 // order from serve, then open as long as serve lives
+	orderFD  = 3 // order from serve, then the word to drain; open as long as serve lives
 	reportFD = 4 // reports to serve
 	firstFD  = 5 // listeners
 )
@@ -27,7 +27,7 @@ const (
 type child struct {
 	name    string
 	process *os.Process
-	order   *os.File // the other end of orderFD: when it closes the child drains and ends
+	order   *os.File // the other end of orderFD: the child drains when told, and ends when it closes
 	pipe    *os.File // the other end of reportFD
 	reports *json.Decoder
 	exited  chan struct{} // closed when the process has ended; state is set
@@ -90,8 +90,12 @@ func startOnThread(prepare func() error, path string, args []string, attributes 
 	return process, err
 }
 
-// stop asks the child to end, by closing its order pipe, waits, and ends it for certain.
+// drainWord follows the order in its pipe when the child is to drain and end.
+const drainWord = "\"drain\"\n"
+
+// stop asks the child to drain and end, waits, and ends it for certain.
 func (c *child) stop(patience time.Duration) {
+	c.order.WriteString(drainWord) // fails if the child has ended already
 	c.order.Close()
 	select {
 	case <-c.exited:
@@ -102,10 +106,13 @@ func (c *child) stop(patience time.Duration) {
 	c.pipe.Close()
 }
 
-// receiveOrder is the child's side: it reads its configuration. The context ends when serve closes the
-// pipe or is gone, however it ended: that and no signal is the order to drain, because a signal
-// to the whole service (systemd sends one) reaches front and worker at once, and the worker must outlast
-// the calls that the front drains.
+// errAbandoned is the cause with which a child's context ends if serve is gone without a word.
+var errAbandoned = errors.New("the serve process is gone")
+
+// receiveOrder is the child's side: it reads its configuration. The context ends when serve says so or
+// is gone, however it ended, and its cause tells which. That and no signal is the order to drain, because
+// a signal to the whole service (systemd sends one) reaches front and worker at once, and the worker must
+// outlast the calls that the front drains.
 func receiveOrder(ctx context.Context, order any) (_ context.Context, report func(any) error, err error) {
 	if err := hardenProcess(); err != nil {
 		return nil, nil, err
@@ -122,14 +129,18 @@ func receiveOrder(ctx context.Context, order any) (_ context.Context, report fun
 		}
 	}
 	unix.Umask(0o077)
-	pipe := os.NewFile(orderFD, "order")
-	if err := json.NewDecoder(pipe).Decode(order); err != nil {
+	orders := json.NewDecoder(os.NewFile(orderFD, "order"))
+	if err := orders.Decode(order); err != nil {
 		return nil, nil, fmt.Errorf("read order: %w", err)
 	}
-	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	go func() {
-		io.Copy(io.Discard, pipe)
-		end()
+		var word string
+		if orders.Decode(&word) == nil {
+			end(nil)
+			return
+		}
+		end(errAbandoned)
 	}()
 	reports := os.NewFile(reportFD, "reports")
 	return ctx, json.NewEncoder(reports).Encode, nil
@@ -148,6 +159,7 @@ func runChild[Order any](ctx context.Context, run func(context.Context, Order, f
 	if err != nil {
 		return err
 	}
+	go returnMemory(ctx, quietInterval)
 	if err = run(ctx, order, report); err != nil && report(failureReport{err.Error()}) == nil {
 		return errReported
 	}
@@ -164,6 +176,39 @@ func hardenProcess() error {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	return nil
+}
+
+// orphanPatience is how long the processes of a serve that was killed may take to end.
+const orphanPatience = workerPatience + 5*time.Second
+
+// awaitOrphans waits until front and worker of an earlier serve, which was killed, have ended: they hold the
+// state and the sandboxes.
+func (in *installation) awaitOrphans() error {
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		open, err := in.socketIsOpen()
+		if err != nil || !open {
+			return err
+		}
+		if time.Since(began) > orphanPatience {
+			return fmt.Errorf("\"cloister front\" or \"cloister worker\" of an earlier serve on %s does not end: kill it, then start again", in.directory)
+		}
+	}
+}
+
+// socketIsOpen says whether a process has one of the installation's sockets open. The kernel is asked, and not the
+// process, which may have stopped answering.
+func (in *installation) socketIsOpen() (bool, error) {
+	b, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false, fmt.Errorf("look for processes of an earlier serve: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if path := fields[len(fields)-1]; path == in.socket("front") || path == in.socket("worker") {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // listenUnix opens a socket in the installation's run directory.

@@ -142,7 +142,10 @@ type supervisor struct {
 }
 
 func (s *supervisor) open() error {
-	var err error
+	err := s.in.awaitOrphans()
+	if err != nil {
+		return err
+	}
 	if s.authority, err = channel.NewAuthority(s.in.id); err != nil {
 		return err
 	}
@@ -349,11 +352,11 @@ func (s *supervisor) supervise(ctx context.Context) error {
 	return nil // close stops the front, and then the worker, which running calls need
 }
 
-// keep restarts one process whenever it has ended: at once, or after growing pauses if it keeps ending.
+// keep restarts one process whenever it has ended, as often as pacing allows.
 func (s *supervisor) keep(ctx context.Context, current **child, start func(context.Context) (*child, error)) {
-	var pause time.Duration
+	var restarts pacing
 	for {
-		began, c := time.Now(), *current
+		c := *current
 		go s.logReports(c)
 		select {
 		case <-ctx.Done():
@@ -362,16 +365,12 @@ func (s *supervisor) keep(ctx context.Context, current **child, start func(conte
 		}
 		s.logger.Error("process ended, starting another", "name", c.name, "state", c.state.String())
 		c.stop(0)
-		if time.Since(began) > time.Minute {
-			pause = 0
-		}
 		for *current == c {
 			select {
-			case <-time.After(pause):
+			case <-time.After(restarts.next(time.Now())):
 			case <-ctx.Done():
 				return
 			}
-			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
 			limit, cancel := context.WithTimeout(ctx, startPatience)
 			next, err := start(limit)
 			cancel()
@@ -382,6 +381,28 @@ func (s *supervisor) keep(ctx context.Context, current **child, start func(conte
 			}
 		}
 	}
+}
+
+// Bounds of pacing: clients that try again have given up before a pause of seconds is over, so there is
+// none until a process has ended again and again.
+const (
+	restartsAtOnce  = 30
+	restartInterval = time.Second // between those that follow
+)
+
+// pacing bounds how often a process is started: at once, unless it has just ended many times.
+type pacing struct {
+	due time.Time // when all starts so far would have been due if each had waited for its interval
+}
+
+// next returns how long to wait before the start that is wanted now.
+func (p *pacing) next(now time.Time) time.Duration {
+	if p.due.Before(now) {
+		p.due = now
+	}
+	pause := max(p.due.Sub(now)-(restartsAtOnce-1)*restartInterval, 0)
+	p.due = p.due.Add(restartInterval)
+	return pause
 }
 
 // logReports logs what a process reports after its start: why it ended.

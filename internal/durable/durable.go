@@ -24,22 +24,28 @@ const temporaryPrefix = ".durable-"
 
 // A File is being written under a temporary name. It belongs to one goroutine.
 type File struct {
-	file *os.File
-	done bool // committed or aborted
+	system system
+	file   file
+	done   bool // committed or aborted
 }
 
 // Create begins a file in directory, with exactly this mode. The caller ends it with one of
 // the Commit methods or with Abort.
 func Create(directory string, mode fs.FileMode) (*File, error) {
-	f, err := os.CreateTemp(directory, temporaryPrefix+"*")
+	return create(operatingSystem{}, directory, mode)
+}
+
+func create(s system, directory string, mode fs.FileMode) (*File, error) {
+	created, err := s.create(directory, temporaryPrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("create temporary file: %w", err)
 	}
-	if err := f.Chmod(mode); err != nil {
-		discard(f)
+	f := &File{system: s, file: created}
+	if err := created.Chmod(mode); err != nil {
+		f.discard()
 		return nil, fmt.Errorf("set mode of temporary file: %w", err)
 	}
-	return &File{file: f}, nil
+	return f, nil
 }
 
 // Name returns the temporary path.
@@ -53,16 +59,16 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) { return f.file.WriteAt
 
 // Commit makes the file durable as path, replacing what was there. Path must be in the
 // same file system as the directory of Create.
-func (f *File) Commit(path string) error { return f.commit(path, os.Rename) }
+func (f *File) Commit(path string) error { return f.commit(path, f.system.rename) }
 
 // CommitNew is Commit for a name that must not exist yet. If it does, the error is
 // fs.ErrExist and what is there stays untouched.
 func (f *File) CommitNew(path string) error {
 	return f.commit(path, func(temporary, path string) error {
-		if err := os.Link(temporary, path); err != nil {
+		if err := f.system.link(temporary, path); err != nil {
 			return err
 		}
-		return os.Remove(temporary)
+		return f.system.remove(temporary)
 	})
 }
 
@@ -72,48 +78,48 @@ func (f *File) commit(path string, publish func(temporary, path string) error) e
 	}
 	f.done = true
 	if err := f.file.Sync(); err != nil {
-		discard(f.file)
+		f.discard()
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := f.file.Close(); err != nil {
-		discard(f.file)
+		f.discard()
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := publish(f.Name(), path); err != nil {
-		discard(f.file)
+		f.discard()
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return SyncDirectory(filepath.Dir(path))
+	return f.system.syncDirectory(filepath.Dir(path))
 }
 
 // Abort removes the file unless it was committed. It may always be deferred.
 func (f *File) Abort() {
 	if !f.done {
 		f.done = true
-		discard(f.file)
+		f.discard()
 	}
 }
 
 // discard gives up a temporary file. Its errors would hide the one that led here, and
 // Sweep removes what stays.
-func discard(f *os.File) {
-	_ = f.Close()
-	_ = os.Remove(f.Name())
+func (f *File) discard() {
+	_ = f.file.Close()
+	_ = f.system.remove(f.Name())
 }
 
 // WriteFile makes data durable as path, replacing what was there.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, (*File).Commit)
+	return write(operatingSystem{}, path, data, mode, (*File).Commit)
 }
 
 // WriteNewFile is WriteFile for a name that must not exist yet; if it does, the error
 // is fs.ErrExist.
 func WriteNewFile(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, (*File).CommitNew)
+	return write(operatingSystem{}, path, data, mode, (*File).CommitNew)
 }
 
-func write(path string, data []byte, mode fs.FileMode, commit func(*File, string) error) error {
-	f, err := Create(filepath.Dir(path), mode)
+func write(s system, path string, data []byte, mode fs.FileMode, commit func(*File, string) error) error {
+	f, err := create(s, filepath.Dir(path), mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -125,47 +131,49 @@ func write(path string, data []byte, mode fs.FileMode, commit func(*File, string
 }
 
 // Remove makes the removal of path durable. A path that does not exist is no error.
-func Remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func Remove(path string) error { return remove(operatingSystem{}, path) }
+
+func remove(s system, path string) error {
+	if err := s.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove file: %w", err)
 	}
-	return SyncDirectory(filepath.Dir(path))
+	return s.syncDirectory(filepath.Dir(path))
 }
 
 // MakeDirectory makes path and what is missing above it, durably. Directories that exist
 // keep their mode.
 func MakeDirectory(path string, mode fs.FileMode) error {
-	path = filepath.Clean(path)
+	return makeDirectory(operatingSystem{}, filepath.Clean(path), mode)
+}
+
+func makeDirectory(s system, path string, mode fs.FileMode) error {
+	parent := filepath.Dir(path)
 	switch info, err := os.Stat(path); {
 	case err == nil && info.IsDir():
+		// Whoever made it may have been killed before its name was durable. Where we may not look we have not made it.
+		if err := s.syncDirectory(parent); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		return nil
 	case err == nil:
 		return fmt.Errorf("make directory: %s is not a directory", path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("make directory: %w", err)
 	}
-	parent := filepath.Dir(path)
-	if err := MakeDirectory(parent, mode); err != nil {
+	if err := makeDirectory(s, parent, mode); err != nil {
 		return err
 	}
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := s.mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	return SyncDirectory(parent)
+	return s.syncDirectory(parent)
 }
 
 // SyncDirectory makes the names in a directory durable.
-func SyncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
-}
+func SyncDirectory(path string) error { return operatingSystem{}.syncDirectory(path) }
+
+// IsTemporary reports whether a name is one that Sweep removes.
+func IsTemporary(name string) bool { return strings.HasPrefix(name, temporaryPrefix) }
 
 // Sweep removes the temporary files that killed processes left in directory. Nobody may
 // be writing there meanwhile.
@@ -175,7 +183,7 @@ func Sweep(directory string) error {
 		return fmt.Errorf("sweep temporary files: %w", err)
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), temporaryPrefix) {
+		if !IsTemporary(e.Name()) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(directory, e.Name())); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/ncruces/go-sqlite3"
 
 	"cloister/internal/seal"
@@ -155,48 +156,132 @@ func readsAllOrFails(t *testing.T, c Config, offset int) (failed bool) {
 	return failed
 }
 
+// snapshot is every file of a store but the index of the log, which SQLite makes anew, and a log that is empty.
+func snapshot(t *testing.T, c Config) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(filepath.Dir(c.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "-shm") || e.IsDir() {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(filepath.Dir(c.Path), e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(e.Name(), "-wal") || len(content) > 0 {
+			files[e.Name()] = string(content)
+		}
+	}
+	return files
+}
+
+// lay makes files of a snapshot a store of their own.
+func lay(t *testing.T, files map[string]string) Config {
+	t.Helper()
+	c := testConfig(t.TempDir())
+	if err := os.Mkdir(filepath.Dir(c.Path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(c.Path), name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// killed is a store as a killed process leaves it: its newest objects are in the log only.
+func killed(t *testing.T) Config {
+	t.Helper()
+	s := mustOpen(t, filled(t))
+	for i := range 20 {
+		mustPut(t, s, fmt.Sprint("in the log ", i))
+	}
+	return kill(t, s)
+}
+
+// kill returns a copy of a store's files as they are now.
+func kill(t *testing.T, s *Store) Config {
+	t.Helper()
+	settle(t, s)
+	return lay(t, snapshot(t, s.config))
+}
+
+// settle waits until the writer has done all that follows earlier commits.
+func settle(t *testing.T, s *Store) {
+	t.Helper()
+	if _, err := s.Commit(t.Context(), store.Change{Key: key("1", "none"), Check: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustRead(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func TestAStoreThatIsNotOursIsRefusedAndUntouched(t *testing.T) {
+	tampered := func(sql string) func(*testing.T, *Config) {
+		return func(t *testing.T, c *Config) { tamper(t, *c, sql) }
+	}
+	holding := func(text string) func(*testing.T, *Config) {
+		return func(t *testing.T, c *Config) {
+			if err := os.WriteFile(c.Path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		change func(t *testing.T, c *Config)
 		want   error
 	}{
-		"another root key": {func(t *testing.T, c *Config) { c.Key = mustKey(seal.NewSecret()) }, store.ErrWrongKey},
-		"a newer schema": {func(t *testing.T, c *Config) {
-			tamper(t, *c, fmt.Sprintf("PRAGMA user_version=%d", schemaVersion+1))
-		}, store.ErrNewerSchema},
-		"an unknown schema":   {func(t *testing.T, c *Config) { tamper(t, *c, "PRAGMA user_version=0") }, store.ErrForeign},
-		"another application": {func(t *testing.T, c *Config) { tamper(t, *c, "PRAGMA application_id=7") }, store.ErrForeign},
-		"text":                {func(t *testing.T, c *Config) { overwrite(t, *c, "this is no database") }, store.ErrForeign},
-		"long text":           {func(t *testing.T, c *Config) { overwrite(t, *c, strings.Repeat("this is no database ", 1000)) }, store.ErrForeign},
-		"nothing":             {func(t *testing.T, c *Config) { overwrite(t, *c, "") }, store.ErrForeign},
-	} {
-		t.Run(name, func(t *testing.T) {
-			config := filled(t)
-			c.change(t, &config)
-			before, err := os.ReadFile(config.Path)
-			if err != nil {
+		"another root key":        {func(t *testing.T, c *Config) { c.Key = mustKey(seal.NewSecret()) }, store.ErrWrongKey},
+		"the key of another file": {func(t *testing.T, c *Config) { c.Key = c.Key.Derive("another") }, store.ErrWrongKey},
+		"a file of another installation": {func(t *testing.T, c *Config) {
+			other := testConfig(t.TempDir())
+			other.Key = mustKey(seal.NewSecret())
+			if err := mustOpen(t, other).Close(); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := Open(config); !errors.Is(err, c.want) || s != nil {
-				t.Fatalf("Open gave %v, want %v", err, c.want)
+			holding(mustRead(t, other.Path))(t, c)
+			if err := os.Remove(c.Path + "-wal"); err != nil {
+				t.Fatal(err)
 			}
-			after, err := os.ReadFile(config.Path)
-			if err != nil || !bytes.Equal(before, after) {
-				t.Errorf("the file was changed (%v)", err)
+		}, store.ErrWrongKey},
+		"a newer schema":      {tampered(fmt.Sprintf("PRAGMA user_version=%d", schemaVersion+1)), store.ErrNewerSchema},
+		"an unknown schema":   {tampered("PRAGMA user_version=0"), store.ErrForeign},
+		"another application": {tampered("PRAGMA application_id=7"), store.ErrForeign},
+		"text":                {holding("this is no database"), store.ErrForeign},
+		"long text":           {holding(strings.Repeat("this is no database ", 1000)), store.ErrForeign},
+		"nothing":             {holding(""), store.ErrForeign},
+		"random bytes":        {holding(string(seal.NewSecret())), store.ErrForeign},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := killed(t)
+			c.change(t, &config)
+			before := snapshot(t, config)
+			for range 2 {
+				if s, err := Open(config); !errors.Is(err, c.want) || s != nil {
+					t.Fatalf("Open gave %v, want %v", err, c.want)
+				}
+			}
+			if diff := cmp.Diff(before, snapshot(t, config)); diff != "" {
+				t.Errorf("the files were changed: %.300s", diff)
 			}
 		})
 	}
 }
 
-func overwrite(t *testing.T, c Config, text string) {
-	t.Helper()
-	if err := os.WriteFile(c.Path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestARefusedKeyHarmsNothing(t *testing.T) {
-	c := filled(t)
+	c := killed(t)
 	wrong := c
 	wrong.Key = mustKey(seal.NewSecret())
 	if _, err := Open(wrong); !errors.Is(err, store.ErrWrongKey) {
@@ -245,11 +330,11 @@ func TestNothingPlainIsOnDiskAndFilesArePrivate(t *testing.T) {
 			}
 		}
 	}
-	check(3) // with the log
+	check(4) // with the log and the mark
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	check(1)
+	check(2)
 	if info, err := os.Stat(filepath.Dir(c.Path)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the directory is %v, %v; want mode 0700", info.Mode(), err)
 	}

@@ -21,7 +21,7 @@ import (
 
 // faults is a virtual file system whose disk breaks on demand.
 type faults struct {
-	vfs.VFSFilename
+	disk
 	syncs, writes atomic.Int64 // so far
 
 	mu    sync.Mutex
@@ -30,7 +30,7 @@ type faults struct {
 }
 
 func newFaults(c *Config) *faults {
-	f := &faults{VFSFilename: vfs.Find("os").(vfs.VFSFilename)}
+	f := &faults{disk: newSystemDisk()}
 	c.disk = f
 	return f
 }
@@ -42,11 +42,29 @@ func (f *faults) set(sync, write func(name string) error) {
 }
 
 func (f *faults) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
-	file, flags, err := f.VFSFilename.OpenFilename(name, flags)
+	file, flags, err := f.disk.OpenFilename(name, flags)
 	if err != nil {
 		return nil, flags, err
 	}
 	return &faultyFile{file, f, name.String()}, flags, nil
+}
+
+func (f *faults) openPlain(path string) (plainFile, error) {
+	file, err := f.disk.openPlain(path)
+	return faultyPlain{file, f, path}, err
+}
+
+type faultyPlain struct {
+	plainFile
+	faults *faults
+	name   string
+}
+
+func (f faultyPlain) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.faults.beforeWrite(f.name); err != nil {
+		return 0, err
+	}
+	return f.plainFile.WriteAt(p, off)
 }
 
 type faultyFile struct {
@@ -73,16 +91,21 @@ func (f *faultyFile) Sync(flags vfs.SyncFlag) error {
 }
 
 func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
-	f.faults.writes.Add(1)
-	f.faults.mu.Lock()
-	fault := f.faults.write
-	f.faults.mu.Unlock()
-	if fault != nil {
-		if err := fault(f.name); err != nil {
-			return 0, err
-		}
+	if err := f.faults.beforeWrite(f.name); err != nil {
+		return 0, err
 	}
 	return f.File.WriteAt(p, off)
+}
+
+func (f *faults) beforeWrite(name string) error {
+	f.writes.Add(1)
+	f.mu.Lock()
+	fault := f.write
+	f.mu.Unlock()
+	if fault == nil {
+		return nil
+	}
+	return fault(name)
 }
 
 // on gives err for one of the files of a store.
@@ -114,13 +137,27 @@ func TestAfterAnErrorOfTheDiskNothingIsTriedAgain(t *testing.T) {
 		"writing the log":                 func(f *faults) { f.set(nil, on("-wal", syscall.EIO)) },
 		"fsync of the file, in the copy":  func(f *faults) { f.set(on("meta.db", syscall.EIO), nil) },
 		"writing the file, in the copy":   func(f *faults) { f.set(nil, on("meta.db", syscall.EIO)) },
+		"writing the mark":                func(f *faults) { f.set(nil, on("-mark", syscall.EIO)) },
 		"fsync of the file, quota passed": func(f *faults) { f.set(on("meta.db", syscall.EDQUOT), nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testConfig(t.TempDir())
 			f := newFaults(&c)
+			failed := make(chan error, 2)
+			c.Failed = func(err error) { failed <- err }
 			s := mustOpen(t, c)
 			mustPut(t, s, "before")
+			watcher := make(chan error, 1)
+			go func() {
+				for at := uint64(0); ; {
+					events, err := s.Watch(t.Context(), at, store.MaxPageLimit)
+					if err != nil {
+						watcher <- err
+						return
+					}
+					at = events[len(events)-1].Revision
+				}
+			}()
 			fault(f)
 			var err error
 			acknowledged := []string{"before"}
@@ -134,11 +171,18 @@ func TestAfterAnErrorOfTheDiskNothingIsTriedAgain(t *testing.T) {
 				t.Fatalf("Commit gave %v, want ErrClosed", err)
 			}
 			f.set(nil, nil) // the disk seems good again
+			if err := <-watcher; !errors.Is(err, store.ErrClosed) {
+				t.Errorf("a watcher got %v, want ErrClosed", err)
+			}
+			if err := <-failed; err == nil || len(failed) > 0 {
+				t.Errorf("the owner was told %v, and %d times more", err, len(failed))
+			}
 			syncs, writes := f.syncs.Load(), f.writes.Load()
 			_, err1 := s.Get(t.Context(), key("1", "before"))
 			_, err2 := s.List(t.Context(), "thing", "1", "", store.Page{Limit: 1})
 			_, err3 := s.Lookup(t.Context(), "thing", "1", byColor, store.Page{Limit: 1})
-			for _, err := range []error{put(s, t.Context(), "after"), err1, err2, err3} {
+			_, err4 := s.Now(t.Context())
+			for _, err := range []error{put(s, t.Context(), "after"), err1, err2, err3, err4} {
 				if !errors.Is(err, store.ErrClosed) {
 					t.Errorf("a later call gave %v, want ErrClosed", err)
 				}
@@ -175,6 +219,8 @@ func TestAFullDiskRefusesAndHarmsNothing(t *testing.T) {
 		f.set(nil, nil)
 		mustPut(t, s, "after "+full.Error())
 	}
+	f.set(nil, on("-mark", syscall.ENOSPC)) // an older mark is never wrong
+	mustPut(t, s, "with an old mark")
 	// A full disk also stops the copy of the log; commits go on into the log.
 	f.set(nil, on("meta.db", syscall.ENOSPC))
 	for i := range checkpointPages + 100 {
@@ -190,7 +236,7 @@ func TestAFullDiskRefusesAndHarmsNothing(t *testing.T) {
 	}
 	s = mustOpen(t, c)
 	found, err := s.List(t.Context(), "thing", "1", "", store.Page{Limit: store.MaxPageLimit})
-	if err != nil || len(found) != checkpointPages+100+4 {
+	if err != nil || len(found) != checkpointPages+100+5 {
 		t.Errorf("after a restart %d objects, %v", len(found), err)
 	}
 }

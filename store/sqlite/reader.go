@@ -14,10 +14,12 @@ import (
 type reader struct {
 	connection *sqlite3.Conn
 	bodies     *bodies
-	getOne     *sqlite3.Stmt
-	listFrom   *sqlite3.Stmt
-	lookupFrom *sqlite3.Stmt
+
+	getOne, listFrom, lookupFrom, logFrom, lastRevision *sqlite3.Stmt
 }
+
+// readerCacheKiB bounds the pages that each reader keeps in memory.
+const readerCacheKiB = 512
 
 func openReader(c Config, disk string, b *bodies) (*reader, error) {
 	db, err := connect(c, disk)
@@ -25,13 +27,15 @@ func openReader(c Config, disk string, b *bodies) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{connection: db, bodies: b}
-	err = db.Exec("PRAGMA query_only=ON")
+	err = db.Exec(fmt.Sprintf("PRAGMA query_only=ON; PRAGMA cache_size=-%d", readerCacheKiB))
 	if err == nil {
 		err = prepare(db, map[**sqlite3.Stmt]string{
 			&r.getOne:   "SELECT rev, body FROM obj WHERE kind=? AND acct=? AND key=?",
 			&r.listFrom: "SELECT rev, body, key FROM obj WHERE kind=? AND acct=? AND key>=? ORDER BY key",
 			&r.lookupFrom: "SELECT rev, body, key FROM idx CROSS JOIN obj USING (kind, acct, key) " +
 				"WHERE kind=? AND acct=? AND name=? AND val=? AND key>? ORDER BY key",
+			&r.logFrom:      "SELECT last, first, events FROM log WHERE last>? ORDER BY last",
+			&r.lastRevision: lastRevision,
 		})
 	}
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package sqlite is the embedded engine of package store: one SQLite file with a
 // write-ahead log, one goroutine that writes, several connections that read.
 //
-// It is not a general SQL layer: nobody outside sees a table. cmd opens one Store for
-// the file meta.db and hands it to the services. DESIGN.md in the folder above tells the life
-// of a commit.
+// It is not a general SQL layer: nobody outside sees a table. cmd opens one Store for each of
+// the files meta.db, queue.db and audit.db and hands them to the services. DESIGN.md in the folder
+// above tells the life of a commit.
 //
 // Invariants: Commit returns nil only after fsync of the log. After an error of the disk
 // while writing nothing is written any more and fsync is never tried again: every later call
@@ -23,6 +23,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
@@ -31,8 +32,8 @@ import (
 	"cloister/store"
 )
 
-// readers is the number of connections that read. More do not help: a read takes
-// microseconds, and each costs memory of its own.
+// readers is the most connections that read; each is opened when the others are busy. More do not
+// help: a read takes microseconds, and each costs memory of its own.
 const readers = 4
 
 // Config says where the store is.
@@ -40,65 +41,97 @@ type Config struct {
 	// Path is the file. Missing directories above it are made with mode 0700.
 	Path string
 
-	// Key seals the bodies. It must be the one that the file was made with.
+	// Key seals the bodies. It must be the one that the file was made with, and of this
+	// file only, or a body could be moved from one file to another.
 	Key *seal.Key
+
+	// Now is the store's clock; nil is the system's.
+	Now func() time.Time
 
 	// Logger takes the error that closes the engine.
 	Logger *slog.Logger
 
-	disk vfs.VFSFilename // what tests put faults into; nil is the system's
+	// Failed, unless nil, is called once with that error. The process should end: a new one finds out from
+	// the files what is durable, and can go on if the disk is good again.
+	Failed func(error)
+
+	disk            disk // what tests put faults into; nil is the system's
+	checkpointPages int  // 0 is the constant
 }
 
 // A Store is an open engine; it implements store.Store.
 type Store struct {
-	logger *slog.Logger
-	disk   string   // the name that registerDisk gave
-	lock   *os.File // the file, locked
-	bodies bodies
-	idle   chan *reader // connections that nobody reads from just now
-	writer *writer
+	config  Config
+	disk    string // the name that registerDisk gave
+	lock    *os.File
+	mark    plainFile
+	bodies  bodies
+	first   *sqlite3.Conn // the writer's connection
+	writer  *writer
+	changes bell
 
-	failure atomic.Pointer[error] // set once: why nothing works any more
+	reading chan struct{} // holds one element per call that reads just now
+	failure atomic.Pointer[error]
 
-	mu     sync.RWMutex // held for reading by every call, for writing by Close
+	mu     sync.RWMutex // held for reading by every call while it does not wait, for writing by Close
 	closed bool         // guarded by mu
+
+	idleMu sync.Mutex
+	idle   []*reader // connections that nobody reads from just now, guarded by idleMu; the last used is taken first
 }
 
 var _ store.Store = (*Store)(nil)
 
 // Open opens the store, or makes it if there is no file. The error may be
-// store.ErrWrongKey, ErrNewerSchema, ErrForeign or ErrInUse.
+// store.ErrWrongKey, ErrNewerSchema, ErrForeign, ErrInUse or ErrLost; then nothing was changed.
 func Open(c Config) (*Store, error) {
-	s := &Store{logger: c.Logger, bodies: bodies{key: c.Key}, idle: make(chan *reader, readers)}
-	if err := s.open(c); err != nil {
-		return nil, fmt.Errorf("open %s: %w", c.Path, err)
+	if c.disk == nil {
+		c.disk = newSystemDisk()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.checkpointPages == 0 {
+		c.checkpointPages = checkpointPages
+	}
+	s := &Store{config: c, bodies: bodies{key: c.Key}, reading: make(chan struct{}, readers)}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Path, errors.Join(explainOpen(c.Path, err), s.release()))
 	}
 	return s, nil
 }
 
-func (s *Store) open(c Config) (err error) {
-	if err := createIfMissing(c); err != nil {
+func (s *Store) open() (err error) {
+	if err := createIfMissing(s.config); err != nil {
 		return err
 	}
-	if s.lock, err = lock(c.Path); err != nil {
+	if s.lock, err = lock(s.config.Path); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.release(len(s.idle)))
-		}
-	}()
-	s.disk = registerDisk(c.disk)
-	if s.writer, err = openWriter(c, s.disk, &s.bodies, s.fail); err != nil {
+	if err := checkHeader(s.lock); err != nil {
 		return err
 	}
-	for range readers {
-		r, err := openReader(c, s.disk, &s.bodies)
-		if err != nil {
-			return err
-		}
-		s.idle <- r
+	s.disk = registerDisk(s.config.disk)
+	if s.first, err = connect(s.config, s.disk); err != nil {
+		return err
 	}
+	held, err := migrate(s.config, s.first, &s.bodies)
+	if err != nil {
+		return err
+	}
+	if s.mark, err = openMark(s.config, held); err != nil {
+		return err
+	}
+	// The process that left a log may have ended because an fsync of it had failed.
+	if err := rewrite(s.config.disk, s.config.Path+"-wal"); err != nil {
+		return err
+	}
+	w, err := s.prepareWriter(s.first, s.mark)
+	if err != nil {
+		return err
+	}
+	s.writer = w
+	go w.run()
 	return nil
 }
 
@@ -127,8 +160,15 @@ func (s *Store) usable() error {
 
 // fail closes the engine for good. The first cause counts.
 func (s *Store) fail(cause error) {
-	if s.failure.CompareAndSwap(nil, &cause) && s.logger != nil {
-		s.logger.Error("the store has stopped: restart after the disk is repaired", "error", cause)
+	if !s.failure.CompareAndSwap(nil, &cause) {
+		return
+	}
+	if s.config.Logger != nil {
+		s.config.Logger.Error("the store has stopped: the disk failed", "file", s.config.Path, "error", cause)
+	}
+	s.changes.ring()
+	if s.config.Failed != nil {
+		s.config.Failed(fmt.Errorf("store %s: %w", s.config.Path, cause))
 	}
 }
 
@@ -165,22 +205,57 @@ func (s *Store) Lookup(ctx context.Context, kind, account string, x store.Index,
 	return found, err
 }
 
-// read runs query on an idle connection and ends it early when ctx does.
+// Now implements store.Store.
+func (s *Store) Now(ctx context.Context) (m store.Moment, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		m.Revision, err = r.last()
+		return err
+	})
+	m.Time = s.config.Now().UTC().Round(0) // without the monotonic reading: it is compared with times of other processes
+	return m, err
+}
+
+// Watch implements store.Store.
+func (s *Store) Watch(ctx context.Context, after uint64, limit int) (events []store.Event, err error) {
+	if err := store.CheckLimit(limit); err != nil {
+		return nil, err
+	}
+	for {
+		rung := s.changes.next() // before reading, so that no commit falls between
+		err = s.read(ctx, func(r *reader) error {
+			events, err = r.watch(after, limit)
+			return err
+		})
+		if err != nil || len(events) > 0 {
+			return events, err
+		}
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// read runs query on an idle connection, or opens another, and ends it early when ctx does.
 func (s *Store) read(ctx context.Context, query func(*reader) error) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
 	defer s.mu.RUnlock()
-	var r *reader
 	select {
-	case r = <-s.idle:
+	case s.reading <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { s.idle <- r }()
-	background := r.connection.SetInterrupt(ctx)
-	err := query(r)
-	r.connection.SetInterrupt(background)
+	defer func() { <-s.reading }()
+	r, err := s.takeReader()
+	if err == nil {
+		defer s.giveBack(r)
+		background := r.connection.SetInterrupt(ctx)
+		err = query(r)
+		r.connection.SetInterrupt(background)
+	}
 	if errors.Is(err, sqlite3.INTERRUPT) {
 		return ctx.Err()
 	}
@@ -188,6 +263,24 @@ func (s *Store) read(ctx context.Context, query func(*reader) error) error {
 		s.fail(err)
 	}
 	return err
+}
+
+func (s *Store) takeReader() (*reader, error) {
+	s.idleMu.Lock()
+	if last := len(s.idle) - 1; last >= 0 {
+		defer s.idleMu.Unlock()
+		r := s.idle[last]
+		s.idle = s.idle[:last]
+		return r, nil
+	}
+	s.idleMu.Unlock()
+	return openReader(s.config, s.disk, &s.bodies)
+}
+
+func (s *Store) giveBack(r *reader) {
+	s.idleMu.Lock()
+	defer s.idleMu.Unlock()
+	s.idle = append(s.idle, r)
 }
 
 // Commit implements store.Store.
@@ -213,18 +306,30 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	return s.release(readers)
+	s.changes.ring()
+	return s.release()
 }
 
-// release closes what is open: this many readers, perhaps the writer, the lock last.
-func (s *Store) release(readers int) error {
+// release closes what is open, the lock last.
+func (s *Store) release() error {
 	var errs []error
-	for range readers {
-		errs = append(errs, (<-s.idle).close())
+	for _, r := range s.idle {
+		errs = append(errs, r.close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.stop())
 	}
-	vfs.Unregister(s.disk)
-	return errors.Join(append(errs, s.lock.Close())...)
+	if s.first != nil {
+		errs = append(errs, closeConnection(s.first))
+	}
+	if s.mark != nil {
+		errs = append(errs, s.mark.Close())
+	}
+	if s.disk != "" {
+		vfs.Unregister(s.disk)
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ func testConfig(directory string) Config {
 	return Config{Path: filepath.Join(directory, "state", "meta.db"), Key: testKey, Logger: slog.New(slog.DiscardHandler)}
 }
 
-func mustOpen(t *testing.T, c Config) *Store {
+func mustOpen(t testing.TB, c Config) *Store {
 	t.Helper()
 	s, err := Open(c)
 	if err != nil {
@@ -36,7 +36,7 @@ func mustOpen(t *testing.T, c Config) *Store {
 }
 
 func TestTheEngineKeepsTheContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, directory string) store.Store {
+	storetest.Run(t, func(t testing.TB, directory string) store.Store {
 		return mustOpen(t, testConfig(directory))
 	})
 }

@@ -22,8 +22,8 @@ const (
 	waitingRequests = 1_024
 )
 
-// The log is copied into the file when it has checkpointPages of 4 KiB. Long reads can delay
-// that; at restartPages the writer waits for them, so that the log does not grow without bound.
+// The write-ahead log is copied into the file when it has checkpointPages of 4 KiB. Long reads can delay
+// that; at restartPages the writer waits for them, so that it does not grow without bound.
 const (
 	checkpointPages = 1_000
 	restartPages    = 16_000
@@ -57,47 +57,47 @@ func (r *request) bytes() (n int) {
 type writer struct {
 	connection *sqlite3.Conn
 	bodies     *bodies
+	mark       plainFile
 	fail       func(error) // closes the engine
+	changed    func()      // wakes watchers
 	requests   chan *request
 	stopped    chan struct{} // closed when run has returned
 
 	// All below belong to the goroutine.
-	broken   error    // why nothing is written any more
-	held     *request // did not fit into the last group
-	logPages int
+	broken       error         // why nothing is written any more
+	held         *request      // did not fit into the last group
+	events       []store.Event // of the running transaction
+	logPages     int           // in the write-ahead log
+	checkpointAt int           // at so many pages it is copied
+	checkpointBy int           // so many pages later, if readers were in the way
 
-	begin, end, rollback, lastRevision, setRevision  *sqlite3.Stmt
-	revisionOf, put, remove, removeIndexes, putIndex *sqlite3.Stmt
+	begin, end, rollback, lastRevision, putEvents, trimEvents, restart *sqlite3.Stmt
+	revisionOf, put, remove, removeIndexes, putIndex                   *sqlite3.Stmt
 }
 
-func openWriter(c Config, disk string, b *bodies, fail func(error)) (*writer, error) {
-	db, err := connect(c, disk)
-	if err != nil {
-		return nil, err
+// prepareWriter readies a connection to write.
+func (s *Store) prepareWriter(db *sqlite3.Conn, m plainFile) (*writer, error) {
+	w := &writer{
+		connection: db, bodies: &s.bodies, mark: m, fail: s.fail, changed: s.changes.ring,
+		requests: make(chan *request, waitingRequests), stopped: make(chan struct{}),
+		checkpointAt: s.config.checkpointPages, checkpointBy: s.config.checkpointPages,
 	}
-	w := &writer{connection: db, bodies: b, fail: fail, requests: make(chan *request, waitingRequests), stopped: make(chan struct{})}
-	if err := w.prepare(); err != nil {
-		return nil, errors.Join(err, closeConnection(db))
+	mode, err := single(db, "PRAGMA journal_mode=WAL", (*sqlite3.Stmt).ColumnText)
+	if err != nil || mode != "wal" {
+		return nil, fmt.Errorf("switch to a write-ahead log: mode %q, %w", mode, err)
 	}
 	db.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
 		w.logPages = pages
 		return nil
 	})
-	go w.run()
-	return w, nil
-}
-
-func (w *writer) prepare() error {
-	mode, err := single(w.connection, "PRAGMA journal_mode=WAL", (*sqlite3.Stmt).ColumnText)
-	if err != nil || mode != "wal" {
-		return fmt.Errorf("switch to a write-ahead log: mode %q, %w", mode, err)
-	}
-	return prepare(w.connection, map[**sqlite3.Stmt]string{
+	return w, prepare(db, map[**sqlite3.Stmt]string{
 		&w.begin:        "BEGIN IMMEDIATE",
 		&w.end:          "COMMIT",
 		&w.rollback:     "ROLLBACK",
-		&w.lastRevision: "SELECT value FROM meta WHERE name='revision'",
-		&w.setRevision:  "UPDATE meta SET value=? WHERE name='revision'",
+		&w.lastRevision: lastRevision,
+		&w.putEvents:    "INSERT INTO log (last, first, events) VALUES (?, ?, ?)",
+		&w.trimEvents:   "DELETE FROM log WHERE last<=?",
+		&w.restart:      "UPDATE meta SET value=value+1 WHERE name='restarts'",
 		&w.revisionOf:   "SELECT rev FROM obj WHERE kind=? AND acct=? AND key=?",
 		&w.put: "INSERT INTO obj (kind, acct, key, rev, body) VALUES (?, ?, ?, ?, ?) " +
 			"ON CONFLICT (kind, acct, key) DO UPDATE SET rev=excluded.rev, body=excluded.body",
@@ -131,14 +131,14 @@ func (w *writer) commit(ctx context.Context, changes []store.Change) ([]uint64, 
 func (w *writer) stop() error {
 	close(w.requests)
 	<-w.stopped
-	var err error
-	if w.broken == nil {
-		_, _, err = w.connection.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE)
-		if errors.Is(err, sqlite3.BUSY) {
-			err = nil // an operator's tool reads; the next start copies the log
-		}
+	if w.broken != nil {
+		return nil
 	}
-	return errors.Join(err, closeConnection(w.connection))
+	_, _, err := w.connection.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE)
+	if errors.Is(err, sqlite3.BUSY) {
+		return nil // an operator's tool reads; the next start copies the log
+	}
+	return err
 }
 
 func (w *writer) run() {
@@ -202,20 +202,53 @@ func (w *writer) next(wait bool) *request {
 func (w *writer) commitGroup(group []*request) {
 	err := w.broken
 	if err == nil {
-		err = w.transaction(group)
+		err = w.transaction(func() error { return w.applyGroup(group) })
 	}
 	if err == nil {
+		w.acknowledge()
 		return
 	}
-	if w.broken == nil && isHarmless(err) && w.undo() {
+	if w.broken == nil {
 		err = &lambda.Error{Kind: lambda.Unavailable, Op: "commit to the store", Message: "the store cannot write now", Err: err}
 	} else {
-		w.breakDown(err)
 		err = fmt.Errorf("%w: %w", store.ErrClosed, w.broken)
 	}
 	for _, r := range group {
 		r.revisions, r.err = nil, err
 	}
+}
+
+// transaction runs what changes the file. If it fails and the writer is not broken afterwards,
+// nothing was written.
+func (w *writer) transaction(change func() error) error {
+	err := w.begin.Exec()
+	if err == nil {
+		err = change()
+	}
+	if err == nil {
+		err = w.end.Exec()
+	}
+	if err == nil {
+		return nil
+	}
+	if !isHarmless(err) || !w.undo() {
+		w.breakDown(fmt.Errorf("commit: %w", err))
+	}
+	return err
+}
+
+// acknowledge makes the commit that is now durable known: to the mark, then to watchers, and then,
+// when it has returned, to the callers.
+func (w *writer) acknowledge() {
+	if len(w.events) == 0 {
+		return
+	}
+	last := w.events[len(w.events)-1].Revision
+	// A full disk leaves an older mark, which is never wrong; the next commit tries again.
+	if _, err := w.mark.WriteAt(encodeMark(last), 0); err != nil && !isFull(err) {
+		w.breakDown(fmt.Errorf("write the mark: %w", err))
+	}
+	w.changed()
 }
 
 func (w *writer) breakDown(cause error) {
@@ -230,31 +263,46 @@ func (w *writer) undo() bool {
 	return w.connection.GetAutocommit() || w.rollback.Exec() == nil
 }
 
-func (w *writer) transaction(group []*request) error {
-	if err := w.begin.Exec(); err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
+// applyGroup writes the requests of a transaction and what the log says about them.
+func (w *writer) applyGroup(group []*request) error {
+	w.events = w.events[:0]
 	// Read each time: a group that was rolled back must not leave a gap or a repetition.
-	last, err := w.integer(w.lastRevision)
+	before, err := w.integer(w.lastRevision)
 	if err != nil {
 		return fmt.Errorf("read the last revision: %w", err)
 	}
-	first := last
+	last := before
 	for _, r := range group {
 		if last, err = w.apply(r, last); err != nil {
 			return err
 		}
 	}
-	if last != first {
-		if err := w.setRevision.BindInt64(1, int64(last)); err != nil {
+	if last == before {
+		return nil
+	}
+	if err := bindIntegers(w.putEvents, last, before+1); err != nil {
+		return err
+	}
+	if err := w.putEvents.BindBlob(3, w.bodies.sealEvents(before+1, w.events)); err != nil {
+		return err
+	}
+	if err := w.putEvents.Exec(); err != nil {
+		return fmt.Errorf("write the log of changes: %w", err)
+	}
+	if last/trimEvery == before/trimEvery || last <= store.KeptChanges {
+		return nil
+	}
+	if err := bindIntegers(w.trimEvents, last-store.KeptChanges); err != nil {
+		return err
+	}
+	return w.trimEvents.Exec()
+}
+
+func bindIntegers(s *sqlite3.Stmt, values ...uint64) error {
+	for i, v := range values {
+		if err := s.BindInt64(i+1, int64(v)); err != nil {
 			return err
 		}
-		if err := w.setRevision.Exec(); err != nil {
-			return fmt.Errorf("set the last revision: %w", err)
-		}
-	}
-	if err := w.end.Exec(); err != nil {
-		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
 }
@@ -270,18 +318,22 @@ func (w *writer) apply(r *request, last uint64) (uint64, error) {
 		}
 		exists[i] = current != 0
 		if c.Expect != store.AnyRevision && (c.Expect != current || c.Delete && current == 0) {
-			r.err = fmt.Errorf("%w: %s %q of account %q is at revision %d, expected %d",
-				store.ErrConflict, c.Kind, c.Name, c.Account, current, c.Expect)
+			r.err = &store.Conflict{Key: c.Key, Expected: c.Expect, Current: current}
 			return last, nil
 		}
 	}
 	r.revisions = make([]uint64, len(r.changes))
 	for i, c := range r.changes {
+		if c.Check {
+			r.revisions[i] = c.Expect
+			continue
+		}
 		last++
 		if err := w.write(c, last, exists[i]); err != nil {
 			return last, fmt.Errorf("write %s %q: %w", c.Kind, c.Name, err)
 		}
 		r.revisions[i] = last
+		w.events = append(w.events, store.Event{Key: c.Key, Revision: last, Deleted: c.Delete})
 	}
 	return last, nil
 }
@@ -342,15 +394,23 @@ func execute(s *sqlite3.Stmt, k store.Key, more ...string) error {
 // It relies on the lock of the Store: go-sqlite3 0.37.0 panics in a checkpoint of a file with
 // page checksums if another connection wrote the last frames.
 func (w *writer) checkpoint() {
-	if w.broken != nil || w.logPages < checkpointPages {
+	if w.broken != nil || w.logPages < w.checkpointAt {
 		return
 	}
 	mode := sqlite3.CHECKPOINT_PASSIVE
 	if w.logPages >= restartPages {
 		mode = sqlite3.CHECKPOINT_RESTART
 	}
-	_, _, err := w.connection.WALCheckpoint("main", mode)
+	pages, copied, err := w.connection.WALCheckpoint("main", mode)
 	if err != nil && !isHarmless(err) {
 		w.breakDown(fmt.Errorf("copy the log into the file: %w", err))
+		return
 	}
+	if err == nil && pages == copied {
+		// A commit of our own begins the log anew at once. Otherwise the old one would stay until the next
+		// commit, and if it was damaged meanwhile its undamaged beginning would be replayed over newer pages. A
+		// failure is one of the disk, which has been noted, or the next commit does it.
+		_ = w.transaction(w.restart.Exec)
+	}
+	w.checkpointAt = w.logPages + w.checkpointBy
 }

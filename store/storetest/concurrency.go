@@ -11,7 +11,7 @@ import (
 	"cloister/store"
 )
 
-func concurrentWritersLoseNoUpdate(t *testing.T, open Open) {
+func concurrentWritersLoseNoUpdate(t testing.TB, open Open) {
 	const writers, rounds = 8, 50
 	f := fresh(t, open)
 	f.create("counter", "")
@@ -47,7 +47,7 @@ func concurrentWritersLoseNoUpdate(t *testing.T, open Open) {
 	}
 }
 
-func readSeesEveryFinishedCommit(t *testing.T, open Open) {
+func readSeesEveryFinishedCommit(t testing.TB, open Open) {
 	f := fresh(t, open)
 	var all sync.WaitGroup
 	for w := range 4 {
@@ -68,7 +68,7 @@ func readSeesEveryFinishedCommit(t *testing.T, open Open) {
 	all.Wait()
 }
 
-func reopeningFindsEverything(t *testing.T, open Open) {
+func reopeningFindsEverything(t testing.TB, open Open) {
 	directory := t.TempDir()
 	var last uint64
 	for i := range 3 {
@@ -88,7 +88,7 @@ func reopeningFindsEverything(t *testing.T, open Open) {
 	}
 }
 
-func cancelledCallDoesNothing(t *testing.T, open Open) {
+func cancelledCallDoesNothing(t testing.TB, open Open) {
 	f := fresh(t, open)
 	at := f.create("a", "one")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -97,7 +97,10 @@ func cancelledCallDoesNothing(t *testing.T, open Open) {
 	_, err2 := f.store.Get(ctx, key("a"))
 	_, err3 := f.store.List(ctx, "thing", "", "", store.Page{Limit: 1})
 	_, err4 := f.store.Lookup(ctx, "thing", "", store.Index{Name: "i"}, store.Page{Limit: 1})
-	for _, err := range []error{err1, err2, err3, err4} {
+	_, err5 := f.store.Now(ctx)
+	_, err6 := f.store.Watch(ctx, 0, 1)
+	_, err7 := f.store.Watch(ctx, at, 1)
+	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("a cancelled call gave %v, want context.Canceled", err)
 		}
@@ -107,7 +110,7 @@ func cancelledCallDoesNothing(t *testing.T, open Open) {
 
 // The context may end while a commit waits, runs or has just finished. The answer must be
 // true in every case.
-func cancelledCommitIsAppliedOrIsNot(t *testing.T, open Open) {
+func cancelledCommitIsAppliedOrIsNot(t testing.TB, open Open) {
 	f := fresh(t, open)
 	var all sync.WaitGroup
 	for w := range 8 {
@@ -131,7 +134,7 @@ func cancelledCommitIsAppliedOrIsNot(t *testing.T, open Open) {
 	all.Wait()
 }
 
-func afterCloseEverythingIsRefused(t *testing.T, open Open) {
+func afterCloseEverythingIsRefused(t testing.TB, open Open) {
 	f := fresh(t, open)
 	f.create("a", "one")
 	if err := f.store.Close(); err != nil {
@@ -141,7 +144,9 @@ func afterCloseEverythingIsRefused(t *testing.T, open Open) {
 	_, err2 := f.store.Get(t.Context(), key("a"))
 	_, err3 := f.store.List(t.Context(), "thing", "", "", store.Page{Limit: 1})
 	_, err4 := f.store.Lookup(t.Context(), "thing", "", store.Index{Name: "i"}, store.Page{Limit: 1})
-	for _, err := range []error{err1, err2, err3, err4} {
+	_, err5 := f.store.Now(t.Context())
+	_, err6 := f.store.Watch(t.Context(), 0, 1)
+	for _, err := range []error{err1, err2, err3, err4, err5, err6} {
 		if !errors.Is(err, store.ErrClosed) {
 			t.Errorf("after Close a call gave %v, want ErrClosed", err)
 		}

@@ -19,40 +19,55 @@ import (
 )
 
 // Open opens the store whose data lies in a directory, or makes it. The suite closes it.
-type Open func(t *testing.T, directory string) store.Store
+type Open func(t testing.TB, directory string) store.Store
+
+var suite = map[string]func(testing.TB, Open){
+	"ACommittedObjectIsRead":                     committedObjectIsRead,
+	"AStaleExpectationIsAConflict":               staleExpectationIsAConflict,
+	"AConflictSaysWhatStoodInTheWay":             conflictSaysWhatStoodInTheWay,
+	"ACheckIsAConditionAndWritesNothing":         checkWritesNothing,
+	"ACommitIsAllOrNothing":                      commitIsAllOrNothing,
+	"EachWriteTakesTheNextRevision":              revisionsAreDense,
+	"PagesAreInByteOrderAndComplete":             pagesAreInOrder,
+	"APrefixLimitsAListing":                      prefixLimitsListing,
+	"KindsAndAccountsAreSeparate":                kindsAndAccountsAreSeparate,
+	"AnIndexFindsItsObjectsAndNoOthers":          indexFindsItsObjects,
+	"NothingOutOfBoundsIsTaken":                  nothingOutOfBoundsIsTaken,
+	"BodiesAreTheCallersOwn":                     bodiesAreTheCallersOwn,
+	"BodiesOfEverySizeComeBackUnchanged":         bodiesOfEverySize,
+	"ConcurrentWritersLoseNoUpdate":              concurrentWritersLoseNoUpdate,
+	"AReadSeesEveryFinishedCommit":               readSeesEveryFinishedCommit,
+	"ReopeningFindsEverything":                   reopeningFindsEverything,
+	"ACancelledCallDoesNothing":                  cancelledCallDoesNothing,
+	"ACancelledCommitIsAppliedOrIsNot":           cancelledCommitIsAppliedOrIsNot,
+	"AfterCloseEverythingIsRefused":              afterCloseEverythingIsRefused,
+	"CallsHappenOneAfterTheOther":                callsAreLinearizable,
+	"RandomCallsAnswerAsTheModel":                randomCallsAnswerAsTheModel,
+	"AWatcherSeesEveryChangeInOrder":             watcherSeesEveryChange,
+	"AWatcherIsWokenByACommit":                   watcherIsWoken,
+	"AWatcherWhoComesTooLateListsAgain":          lateWatcherListsAgain,
+	"WatchersAndWritersDoNotWaitForEachOther":    watchersAndWriters,
+	"ACounterHasNoGapsAndNoRepetitions":          counterHasNoGaps,
+	"ALeaseHasOneHolderAtATime":                  leaseHasOneHolder,
+	"AnExpiredLeaseCanBeTakenByTheStoresClock":   expiredLeaseCanBeTaken,
+	"WhoHasLostTheLeaseWritesNothing":            loserWritesNothing,
+	"AFenceHoldsBackStaleHoldersUnderContention": fenceUnderContention,
+}
 
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
-	for name, test := range map[string]func(*testing.T, Open){
-		"ACommittedObjectIsRead":             committedObjectIsRead,
-		"AStaleExpectationIsAConflict":       staleExpectationIsAConflict,
-		"ACommitIsAllOrNothing":              commitIsAllOrNothing,
-		"RevisionsOnlyGrow":                  revisionsOnlyGrow,
-		"PagesAreInByteOrderAndComplete":     pagesAreInOrder,
-		"APrefixLimitsAListing":              prefixLimitsListing,
-		"KindsAndAccountsAreSeparate":        kindsAndAccountsAreSeparate,
-		"AnIndexFindsItsObjectsAndNoOthers":  indexFindsItsObjects,
-		"NothingOutOfBoundsIsTaken":          nothingOutOfBoundsIsTaken,
-		"ConcurrentWritersLoseNoUpdate":      concurrentWritersLoseNoUpdate,
-		"AReadSeesEveryFinishedCommit":       readSeesEveryFinishedCommit,
-		"ReopeningFindsEverything":           reopeningFindsEverything,
-		"ACancelledCallDoesNothing":          cancelledCallDoesNothing,
-		"ACancelledCommitIsAppliedOrIsNot":   cancelledCommitIsAppliedOrIsNot,
-		"AfterCloseEverythingIsRefused":      afterCloseEverythingIsRefused,
-		"BodiesAreTheCallersOwn":             bodiesAreTheCallersOwn,
-		"BodiesOfEverySizeComeBackUnchanged": bodiesOfEverySize,
-	} {
+	for name, test := range suite {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}
 }
 
 // fixture is a fresh store and the helpers that stop the test on an error.
 type fixture struct {
-	*testing.T
+	testing.TB
 	store store.Store
 }
 
-func fresh(t *testing.T, open Open) fixture {
+func fresh(t testing.TB, open Open) fixture {
 	s := open(t, t.TempDir())
 	t.Cleanup(func() { s.Close() })
 	return fixture{t, s}
@@ -132,7 +147,7 @@ func (f fixture) same(what string, want, got []string) {
 	}
 }
 
-func committedObjectIsRead(t *testing.T, open Open) {
+func committedObjectIsRead(t testing.TB, open Open) {
 	f := fresh(t, open)
 	f.hasNot(key("a"))
 	r1 := f.create("a", "one")
@@ -149,7 +164,7 @@ func committedObjectIsRead(t *testing.T, open Open) {
 	}
 }
 
-func staleExpectationIsAConflict(t *testing.T, open Open) {
+func staleExpectationIsAConflict(t testing.TB, open Open) {
 	f := fresh(t, open)
 	old := f.create("a", "one")
 	now := f.commit(store.Change{Key: key("a"), Expect: old, Body: []byte("two")})[0]
@@ -169,7 +184,7 @@ func staleExpectationIsAConflict(t *testing.T, open Open) {
 	f.create("a", "again")
 }
 
-func commitIsAllOrNothing(t *testing.T, open Open) {
+func commitIsAllOrNothing(t testing.TB, open Open) {
 	f := fresh(t, open)
 	at := f.create("a", "one")
 	doomed := f.create("doomed", "here")
@@ -194,20 +209,66 @@ func commitIsAllOrNothing(t *testing.T, open Open) {
 	f.same("Lookup", []string{"b"}, f.lookup("color", "red", store.Page{Limit: 10}))
 }
 
-func revisionsOnlyGrow(t *testing.T, open Open) {
+func revisionsAreDense(t testing.TB, open Open) {
 	f := fresh(t, open)
+	f.at(0)
 	var last uint64
 	for i := range 20 {
 		for _, r := range f.commit(
 			store.Change{Key: key("a"), Expect: store.AnyRevision, Body: []byte("x"), Delete: i%3 == 2},
+			store.Change{Key: key("never"), Check: true},
 			store.Change{Key: key(fmt.Sprint(i)), Body: []byte("x")},
 		) {
-			if r <= last || r == store.AnyRevision {
+			if r != 0 && r != last+1 { // 0 is the check's
 				t.Fatalf("revision %d follows %d", r, last)
 			}
-			last = r
+			last = max(r, last)
 		}
+		f.conflict(store.Change{Key: key("new"), Body: []byte("x")}, store.Change{Key: key("a"), Expect: last + 7})
+		f.at(last)
 	}
+}
+
+// at checks the revision of the present moment.
+func (f fixture) at(revision uint64) store.Moment {
+	f.Helper()
+	m, err := f.store.Now(f.Context())
+	if err != nil || m.Revision != revision {
+		f.Fatalf("Now gave revision %d, %v; want %d", m.Revision, err, revision)
+	}
+	return m
+}
+
+func conflictSaysWhatStoodInTheWay(t testing.TB, open Open) {
+	f := fresh(t, open)
+	at := f.create("a", "one")
+	_, err := f.store.Commit(t.Context(),
+		store.Change{Key: key("b"), Body: []byte("new")},
+		store.Change{Key: key("a"), Expect: at + 1, Body: []byte("x")},
+		store.Change{Key: key("c"), Expect: at, Body: []byte("x")})
+	want := store.Conflict{Key: key("a"), Expected: at + 1, Current: at}
+	if conflict, ok := errors.AsType[*store.Conflict](err); !ok || *conflict != want || !errors.Is(err, store.ErrConflict) {
+		t.Errorf("Commit gave %v, want the conflict %v", err, want)
+	}
+}
+
+func checkWritesNothing(t testing.TB, open Open) {
+	f := fresh(t, open)
+	at := f.create("a", "one", store.Index{Name: "color", Value: "red"})
+	same := store.Change{Key: key("a"), Expect: at, Check: true}
+	none := store.Change{Key: key("none"), Check: true}
+	if got := f.commit(same, none, store.Change{Key: key("b"), Body: []byte("x")}); !slices.Equal(got, []uint64{at, 0, at + 1}) {
+		t.Errorf("the revisions are %v", got)
+	}
+	f.has(key("a"), "one", at)
+	f.hasNot(key("none"))
+	f.same("the index", []string{"a"}, f.lookup("color", "red", store.Page{Limit: 10}))
+	f.commit(same, none)
+	f.at(at + 1)
+	f.conflict(store.Change{Key: key("a"), Expect: at + 1, Check: true}, store.Change{Key: key("c")})
+	f.conflict(store.Change{Key: key("c")}, store.Change{Key: key("a"), Check: true})
+	f.conflict(store.Change{Key: key("none"), Expect: at, Check: true}, store.Change{Key: key("c")})
+	f.hasNot(key("c"))
 }
 
 // awkward names.
@@ -216,7 +277,7 @@ var awkward = []string{
 	"function:name:10", "function:name:2", "percent%", "under_", "z", "\u00e9", "e\u0301" + "!", "\u65e5\u672c", "\U0001F600",
 }
 
-func pagesAreInOrder(t *testing.T, open Open) {
+func pagesAreInOrder(t testing.TB, open Open) {
 	f := fresh(t, open)
 	want := slices.Clone(awkward)
 	for _, name := range want {
@@ -245,7 +306,7 @@ func pagesAreInOrder(t *testing.T, open Open) {
 	f.same("List after the last name", nil, f.list("", store.Page{After: want[len(want)-1], Limit: 1}))
 }
 
-func prefixLimitsListing(t *testing.T, open Open) {
+func prefixLimitsListing(t testing.TB, open Open) {
 	f := fresh(t, open)
 	all := slices.Clone(awkward)
 	for _, name := range all {
@@ -266,7 +327,7 @@ func prefixLimitsListing(t *testing.T, open Open) {
 	}
 }
 
-func kindsAndAccountsAreSeparate(t *testing.T, open Open) {
+func kindsAndAccountsAreSeparate(t testing.TB, open Open) {
 	f := fresh(t, open)
 	var keys []store.Key
 	for _, kind := range []string{"k", "kk", "K"} {
@@ -295,7 +356,7 @@ func kindsAndAccountsAreSeparate(t *testing.T, open Open) {
 	}
 }
 
-func indexFindsItsObjects(t *testing.T, open Open) {
+func indexFindsItsObjects(t testing.TB, open Open) {
 	f := fresh(t, open)
 	red, round := store.Index{Name: "color", Value: "red"}, store.Index{Name: "shape", Value: "round"}
 	f.create("b", "1", red, round)
@@ -321,7 +382,7 @@ func indexFindsItsObjects(t *testing.T, open Open) {
 	f.same("color red at the end", []string{"c"}, f.lookup("color", "red", all))
 }
 
-func nothingOutOfBoundsIsTaken(t *testing.T, open Open) {
+func nothingOutOfBoundsIsTaken(t testing.TB, open Open) {
 	f := fresh(t, open)
 	long := strings.Repeat("x", store.MaxNameBytes+1)
 	with := func(change func(*store.Change)) []store.Change {
@@ -352,6 +413,9 @@ func nothingOutOfBoundsIsTaken(t *testing.T, open Open) {
 		"unnamed index":   index("", "v"),
 		"long index":      index("i", long),
 		"NUL in an index": index("i", "\x00"),
+		"a check of any":  with(func(c *store.Change) { c.Check, c.Body, c.Expect = true, nil, store.AnyRevision }),
+		"a check, a body": with(func(c *store.Change) { c.Check = true }),
+		"a check, gone":   with(func(c *store.Change) { c.Check, c.Body, c.Delete = true, nil, true }),
 		"one key twice":   append(with(func(*store.Change) {}), with(func(*store.Change) {})...),
 		"many changes":    many,
 		"a heavy commit":  heavy,
@@ -363,15 +427,18 @@ func nothingOutOfBoundsIsTaken(t *testing.T, open Open) {
 	for _, limit := range []int{-1, 0, store.MaxPageLimit + 1} {
 		_, err := f.store.List(t.Context(), "thing", "", "", store.Page{Limit: limit})
 		_, err2 := f.store.Lookup(t.Context(), "thing", "", store.Index{Name: "i"}, store.Page{Limit: limit})
-		if lambda.KindOf(err) != lambda.InvalidParameter || lambda.KindOf(err2) != lambda.InvalidParameter {
-			t.Errorf("limit %d: List gave %v, Lookup %v", limit, err, err2)
+		_, err3 := f.store.Watch(t.Context(), 0, limit)
+		for _, err := range []error{err, err2, err3} {
+			if lambda.KindOf(err) != lambda.InvalidParameter {
+				t.Errorf("limit %d gave %v", limit, err)
+			}
 		}
 	}
 	f.hasNot(key("a"))
 	f.commit(many[1:]...) // exactly at the bound
 }
 
-func bodiesAreTheCallersOwn(t *testing.T, open Open) {
+func bodiesAreTheCallersOwn(t testing.TB, open Open) {
 	f := fresh(t, open)
 	body := []byte("original")
 	r := f.commit(store.Change{Key: key("a"), Body: body})[0]
@@ -384,7 +451,7 @@ func bodiesAreTheCallersOwn(t *testing.T, open Open) {
 	f.has(key("a"), "original", r)
 }
 
-func bodiesOfEverySize(t *testing.T, open Open) {
+func bodiesOfEverySize(t testing.TB, open Open) {
 	f := fresh(t, open)
 	for _, size := range []int{0, 1, 100, 4000, 4096, 5000, 1 << 20, store.MaxBodyBytes} {
 		body := strings.Repeat("body", size/4+1)[:size]
