@@ -152,58 +152,6 @@ def handler(event, context):
 	}
 }
 
-func TestFunctionsThatFailGetTheErrorsOfLambda(t *testing.T) {
-	s := start(t)
-	create(t, s, "bad", map[string][]byte{"app.py": []byte(`
-import os, time
-def handler(event, context):
-    do = event["do"]
-    if do == "exit":
-        os._exit(3)
-    if do == "kill":
-        os.kill(os.getpid(), 9)
-    if do == "memory":
-        return len(b"x" * (1 << 30))
-    if do == "large":
-        return "x" * (6 * 1024 * 1024 + 101)
-    if do == "hang":
-        time.sleep(60)
-    if do == "write":
-        open("/tmp/mark", "w").write("here")
-    return os.path.exists("/tmp/mark")
-`), "early.py": []byte("raise RuntimeError('at import')\n")}, "--timeout", "3")
-	if got := invoke(t, s, "bad", `{"do":"write"}`); got != "true" {
-		t.Errorf("writing to /tmp: %s", got)
-	}
-	for do, want := range map[string][2]string{
-		"exit":   {"Runtime.ExitError", "Error: Runtime exited with error: exit status 3"},
-		"kill":   {"Runtime.ExitError", "Error: Runtime exited with error: signal: killed"},
-		"memory": {"Runtime.OutOfMemory", "Error: Runtime exited with error: signal: killed"},
-		"large":  {"Function.ResponseSizeTooLarge", "Response payload size exceeded maximum allowed payload size (6291556 bytes)."},
-		"hang":   {"Sandbox.Timedout", "Error: Task timed out after 3.00 seconds"},
-	} {
-		var got struct{ ErrorType, ErrorMessage string }
-		out := invoke(t, s, "bad", `{"do":"`+do+`"}`)
-		if err := json.Unmarshal([]byte(out), &got); err != nil || got.ErrorType != want[0] || !strings.HasSuffix(got.ErrorMessage, want[1]) {
-			t.Errorf("%s answered %s, want %v", do, out, want)
-		}
-		// The next invocation works, in the same environment: /tmp survives the reset.
-		if got := invoke(t, s, "bad", `{"do":"look"}`); got != "true" {
-			t.Errorf("after %s the next invocation answered %s", do, got)
-		}
-	}
-	must(t)(s.AWS(t.Context(), "lambda", "update-function-configuration", "--function-name", "bad", "--handler", "early.handler"))
-	must(t)(s.AWS(t.Context(), "lambda", "wait", "function-updated-v2", "--function-name", "bad"))
-	if out := invoke(t, s, "bad", `{}`); !strings.Contains(out, `"errorMessage"`) || !strings.Contains(out, "at import") {
-		t.Errorf("an error at import answered %s", out)
-	}
-	must(t)(s.AWS(t.Context(), "lambda", "update-function-configuration", "--function-name", "bad", "--handler", "missing.handler"))
-	must(t)(s.AWS(t.Context(), "lambda", "wait", "function-updated-v2", "--function-name", "bad"))
-	if out := invoke(t, s, "bad", `{}`); !strings.Contains(out, `Unable to import module 'missing'`) {
-		t.Errorf("a missing module answered %s", out)
-	}
-}
-
 func TestAnEnvironmentIsFrozenBetweenInvocations(t *testing.T) {
 	s := start(t)
 	create(t, s, "tick", map[string][]byte{"app.py": []byte(`

@@ -85,9 +85,12 @@ const settle = 300 * time.Millisecond
 
 // neighbours is the section that shows what a hostile function does to a quiet one beside it.
 type neighbours struct {
-	rounds int
-	slice  time.Duration
-	only   string // a part of the names of the harms to measure
+	rounds   int
+	slice    time.Duration
+	patience time.Duration // for how long a round waits until other programs leave the CPUs alone
+	only     string        // a part of the names of the harms to measure
+
+	packed map[string][]byte // functions by folder
 
 	service *service.Service
 	client  *lambda.Client
@@ -100,12 +103,13 @@ type neighbours struct {
 
 // measureNeighbours runs the section; arguments are those of its own command, or none.
 func measureNeighbours(ctx context.Context, binary, write string, arguments ...string) error {
-	n := new(neighbours)
+	n := &neighbours{packed: map[string][]byte{}}
 	flags := flag.NewFlagSet(neighbourCommand, flag.ExitOnError)
 	flags.StringVar(&binary, "binary", binary, "the cloister binary")
 	flags.StringVar(&write, "write", write, "file whose table between the marker comments is replaced")
 	flags.IntVar(&n.rounds, "rounds", 5, "pairs of a quiet and a hostile slice for each harm")
 	flags.DurationVar(&n.slice, "slice", 1500*time.Millisecond, "length of a slice")
+	flags.DurationVar(&n.patience, "patience", 10*time.Second, "wait of a round for other programs to leave the CPUs alone")
 	flags.StringVar(&n.only, "only", "", "measure only harms whose name contains this")
 	flags.Parse(arguments)
 	binary, err := filepath.Abs(binary)
@@ -136,7 +140,8 @@ func (n *neighbours) run(ctx context.Context) error {
 		return err
 	}
 	n.printf("Measured %s on %d CPUs with %s: for each row %d rounds of a quiet and a hostile slice of %s; ratios are of p99s of the same round. "+
-		"CPU is what front, worker and all functions used in the hostile slices, the neighbour and the hostile function included.\n\n",
+		"CPU is what was used in the hostile slices, on average: by front, worker, all functions (the neighbour too), and all the rest (the caller, the kernel, other programs); "+
+		"the rest used %%.2f in the quiet slices.\n\n",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), n.rounds, n.slice)
 	n.printf("| the other function | its memory | quiet p99 µs | p99 µs beside it | median ratio (min–max) | failed | CPU of front, worker, functions |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, h := range harms(n.slice) {

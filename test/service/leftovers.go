@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cloister/internal/loop"
 )
 
 // Leftovers lists what an installation with this id still has on the host: mounts, cgroups, loop
@@ -29,11 +31,12 @@ func Leftovers(id string) []string {
 		}
 		return nil
 	})
-	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, path := range loops {
-		if b, err := os.ReadFile(path); err == nil && bytes.Contains(b, []byte(id)) {
-			add("loop device", path+": "+strings.TrimSpace(string(b)))
-		}
+	loops, err := loop.Names("cloister-" + id) // the name we gave each; its file has none
+	if err != nil {
+		add("unknown loop devices:", err.Error())
+	}
+	for _, name := range loops {
+		add("loop device", name)
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
