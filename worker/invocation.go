@@ -273,6 +273,10 @@ func (e *environment) finish() {
 		e.reset(context.Background())
 	}
 	e.output.drain()
+	if o.failure != nil && o.failure.kind == typeTimeout { // what alarms and people have searched logs for ever since
+		e.output.platform(fmt.Sprintf("%s %s Task timed out after %.2f seconds\n\n",
+			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), o.requestID, e.spec.Version.Timeout.Seconds()))
+	}
 	e.output.platform("END RequestId: " + o.requestID + "\n")
 	e.output.platform(report(&e.spec.Version, o.requestID, o, peak))
 	e.output.flush()
