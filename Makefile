@@ -11,10 +11,10 @@ BOTOCORE := $(CACHE)/botocore
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Packages whose code runs in several goroutines at once.
-RACED := ./internal/channel ./placement ./invoke ./worker ./gateway/... ./iam/... ./store/... ./control ./logs ./runtimeapi
+RACED := ./internal/socket ./internal/channel ./placement ./invoke ./worker ./gateway/... ./iam/... ./store/... ./control ./logs ./runtimeapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint vulnerabilities bench botocore generate drift record-emulator dependencies clean
+.PHONY: help build demo test lint vulnerabilities signatures bench botocore generate drift record-emulator dependencies clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: ## gofmt, vet, staticcheck
 
 vulnerabilities: ## govulncheck; needs its database (VULNERABILITIES=file:///... for a local copy)
 	$(GO) run $(GOVULNCHECK) $(if $(VULNERABILITIES),-db $(VULNERABILITIES)) ./...
+
+signatures: ## The newest copy of AWS's suite of signed requests (needs cargo)
+	$(GO) test -count 1 -run Suite -v ./iam/sigv4 -suite crate
 
 bench: build dependencies ## Measure against the floor and rewrite the tables of docs/BENCHMARKS.md (root)
 	$(GO) run ./test/bench -binary bin/cloister -write docs/BENCHMARKS.md

@@ -132,16 +132,13 @@ func (d *Directory) update(ctx context.Context, edit func(a *account) (change, e
 func (d *Directory) Accounts() []string { return slices.Sorted(maps.Keys(d.state.Load().accounts)) }
 
 // changeOne edits a copy of the record that find returns and puts it in its place.
-func changeOne[R interface {
-	record
-	copied() R
-}](ctx context.Context, d *Directory, find func(*account) (R, error), edit func(*account, R) error) error {
+func changeOne[R record](ctx context.Context, d *Directory, find func(*account) (R, error), copied func(R) R, edit func(*account, R) error) error {
 	return d.update(ctx, func(a *account) (change, error) {
 		found, err := find(a)
 		if err != nil {
 			return change{}, err
 		}
-		c := found.copied()
+		c := copied(found)
 		return change{record: c}, edit(a, c)
 	})
 }

@@ -21,7 +21,7 @@ func (a *account) role(name *string) (*role, error) {
 
 // changeRole edits a copy of the role and puts it in its place.
 func (s *Server) changeRole(ctx context.Context, name *string, edit func(*account, *role) error) error {
-	return changeOne(ctx, s.directory, func(a *account) (*role, error) { return a.role(name) }, edit)
+	return changeOne(ctx, s.directory, func(a *account) (*role, error) { return a.role(name) }, (*role).copied, edit)
 }
 
 // readRole returns the account of the call and the role.

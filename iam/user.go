@@ -30,7 +30,7 @@ func (a *account) userOrSelf(ctx context.Context, name *string) (*user, error) {
 
 // changeUser edits a copy of the user, of the caller if name is nil, and puts it in its place.
 func (s *Server) changeUser(ctx context.Context, name *string, edit func(*account, *user) error) error {
-	return changeOne(ctx, s.directory, func(a *account) (*user, error) { return a.userOrSelf(ctx, name) }, edit)
+	return changeOne(ctx, s.directory, func(a *account) (*user, error) { return a.userOrSelf(ctx, name) }, (*user).copied, edit)
 }
 
 // readUser returns the account of the call and the user, or the caller if name is nil.

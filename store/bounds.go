@@ -24,7 +24,10 @@ func CheckCommit(changes []Change) error {
 	if len(changes) > MaxCommitChanges {
 		return refuse("a commit of %d changes, want at most %d", len(changes), MaxCommitChanges)
 	}
-	seen := make(map[Key]struct{}, len(changes))
+	var seen map[Key]struct{}
+	if len(changes) > 1 { // a commit of one change is the most frequent, and cannot name a key twice
+		seen = make(map[Key]struct{}, len(changes))
+	}
 	total := 0
 	for _, c := range changes {
 		if err := checkChange(c); err != nil {
@@ -33,7 +36,9 @@ func CheckCommit(changes []Change) error {
 		if _, dup := seen[c.Key]; dup {
 			return refuse("two changes of %s %q in one commit", c.Kind, c.Name)
 		}
-		seen[c.Key] = struct{}{}
+		if seen != nil {
+			seen[c.Key] = struct{}{}
+		}
 		total += c.Size()
 	}
 	if total > MaxCommitBytes {

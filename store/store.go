@@ -126,8 +126,9 @@ type Store interface {
 	//
 	// Nothing was applied if the error is ErrConflict (an expectation did not hold), of
 	// kind lambda.InvalidParameter (see CheckCommit), of kind lambda.Unavailable (the disk is
-	// full or busy: the caller may retry), or the context's own. Any other means that the
-	// outcome is unknown and the engine is closed.
+	// full or busy: the caller may retry), of kind lambda.Corrupt (the place to write to is
+	// damaged), or the context's own. Any other means that the outcome is unknown and the
+	// engine is closed.
 	Commit(ctx context.Context, changes ...Change) ([]uint64, error)
 
 	// Now returns the present moment. Reads that begin afterwards see all up to its revision.

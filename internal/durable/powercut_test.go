@@ -14,7 +14,6 @@ import (
 
 // fragile is the operating system, which reports all that the package does to the model of a disk.
 type fragile struct {
-	operatingSystem
 	disk *powercut.Disk
 }
 

@@ -129,6 +129,67 @@ func TestAFlippedBitIsNeverRead(t *testing.T) {
 	}
 }
 
+// A damaged page refuses what lies on it, for writing as for reading; all else goes on, also in the same group of commits.
+func TestADamagedPageStopsOnlyWhatLiesOnIt(t *testing.T) {
+	c := filled(t)
+	content := []byte(mustRead(t, c.Path))
+	sealed := sealedBody(t, c, key("1", "050"))
+	at := bytes.Index(content, sealed[:100])
+	if at < 0 {
+		t.Fatal("the body is not in the file as it is")
+	}
+	content[at+10] ^= 1
+	if err := os.WriteFile(c.Path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newFaults(&c)
+	s := mustOpen(t, c)
+	entered, open := gate(f)
+	results := make(chan error, 11)
+	go func() { results <- put(s, t.Context(), "first") }()
+	<-entered
+	for i := range 10 {
+		k := key("new", fmt.Sprint(i)) // a page of its own, in the end of the file
+		if i == 5 {
+			k = key("1", "050")
+		}
+		go func() {
+			_, err := s.Commit(t.Context(), store.Change{Key: k, Expect: store.AnyRevision, Body: []byte("x")})
+			results <- err
+		}()
+	}
+	waitUntil(t, func() bool { return len(s.writer.requests) == 10 })
+	open()
+	damaged := 0
+	for range 11 {
+		if err := <-results; lambda.KindOf(err) == lambda.Corrupt {
+			damaged++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if damaged != 1 {
+		t.Errorf("%d commits of 11 were refused, want the one on the damaged page", damaged)
+	}
+	mustPut(t, s, "later")
+}
+
+// sealedBody is the bytes of an object's body in the file.
+func sealedBody(t *testing.T, c Config, k store.Key) (sealed []byte) {
+	t.Helper()
+	db, err := sqlite3.Open(c.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	query := fmt.Sprintf("SELECT body FROM obj WHERE kind='%s' AND acct='%s' AND key='%s'", k.Kind, k.Account, k.Name)
+	sealed, err = single(db, query, func(s *sqlite3.Stmt, column int) []byte { return s.ColumnBlob(column, nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
 // readsAllOrFails reports whether something failed.
 func readsAllOrFails(t *testing.T, c Config, offset int) (failed bool) {
 	t.Helper()

@@ -14,10 +14,15 @@ import (
 // classifyRead turns the failed integrity checks of SQLite (page checksum, file structure) into
 // the same kind as those of the bodies.
 func classifyRead(err error) error {
-	if errors.Is(err, sqlite3.IOERR_DATA) || errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB) {
+	if isDamage(err) {
 		return &lambda.Error{Kind: lambda.Corrupt, Op: "read the store", Err: err}
 	}
 	return err
+}
+
+// isDamage reports whether a page did not pass its checks.
+func isDamage(err error) bool {
+	return errors.Is(err, sqlite3.IOERR_DATA) || errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB)
 }
 
 // isDiskFailure reports whether err is one after which the disk is not to be trusted. A bad

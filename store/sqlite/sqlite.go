@@ -66,7 +66,7 @@ type Store struct {
 	lock    *os.File
 	mark    plainFile
 	bodies  bodies
-	first   *sqlite3.Conn // the writer's connection
+	writing *sqlite3.Conn // the writer's
 	writer  *writer
 	changes bell
 
@@ -112,10 +112,10 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.disk = registerDisk(s.config.disk)
-	if s.first, err = connect(s.config, s.disk); err != nil {
+	if s.writing, err = connect(s.config, s.disk); err != nil {
 		return err
 	}
-	held, err := migrate(s.config, s.first, &s.bodies)
+	held, err := migrate(s.config, s.writing, &s.bodies)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (s *Store) open() (err error) {
 	if err := rewrite(s.config.disk, s.config.Path+"-wal"); err != nil {
 		return err
 	}
-	w, err := s.prepareWriter(s.first, s.mark)
+	w, err := s.prepareWriter(s.writing, s.mark)
 	if err != nil {
 		return err
 	}
@@ -211,8 +211,11 @@ func (s *Store) Now(ctx context.Context) (m store.Moment, err error) {
 		m.Revision, err = r.last()
 		return err
 	})
+	if err != nil {
+		return store.Moment{}, err
+	}
 	m.Time = s.config.Now().UTC().Round(0) // without the monotonic reading: it is compared with times of other processes
-	return m, err
+	return m, nil
 }
 
 // Watch implements store.Store.
@@ -319,8 +322,8 @@ func (s *Store) release() error {
 	if s.writer != nil {
 		errs = append(errs, s.writer.stop())
 	}
-	if s.first != nil {
-		errs = append(errs, closeConnection(s.first))
+	if s.writing != nil {
+		errs = append(errs, closeConnection(s.writing))
 	}
 	if s.mark != nil {
 		errs = append(errs, s.mark.Close())

@@ -204,14 +204,21 @@ func (w *writer) commitGroup(group []*request) {
 	if err == nil {
 		err = w.transaction(func() error { return w.applyGroup(group) })
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		w.acknowledge()
 		return
-	}
-	if w.broken == nil {
-		err = &lambda.Error{Kind: lambda.Unavailable, Op: "commit to the store", Message: "the store cannot write now", Err: err}
-	} else {
+	case w.broken != nil:
 		err = fmt.Errorf("%w: %w", store.ErrClosed, w.broken)
+	case isDamage(err) && len(group) > 1: // of a page that some of them do not need
+		for _, r := range group {
+			w.commitGroup([]*request{r})
+		}
+		return
+	case isDamage(err):
+		err = classifyRead(err)
+	default:
+		err = &lambda.Error{Kind: lambda.Unavailable, Op: "commit to the store", Message: "the store cannot write now", Err: err}
 	}
 	for _, r := range group {
 		r.revisions, r.err = nil, err
@@ -225,13 +232,14 @@ func (w *writer) transaction(change func() error) error {
 	if err == nil {
 		err = change()
 	}
+	damaged := isDamage(err)
 	if err == nil {
 		err = w.end.Exec()
 	}
 	if err == nil {
 		return nil
 	}
-	if !isHarmless(err) || !w.undo() {
+	if !damaged && !isHarmless(err) || !w.undo() {
 		w.breakDown(fmt.Errorf("commit: %w", err))
 	}
 	return err
@@ -310,6 +318,7 @@ func bindIntegers(s *sqlite3.Stmt, values ...uint64) error {
 // apply writes one request, or refuses it if an expectation does not hold. All expectations
 // are checked before anything is written, so that there is nothing to take back.
 func (w *writer) apply(r *request, last uint64) (uint64, error) {
+	r.revisions, r.err = nil, nil // of an attempt that was rolled back
 	exists := make([]bool, len(r.changes))
 	for i, c := range r.changes {
 		current, err := w.current(c.Key)

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -34,14 +33,18 @@ func main() {
 	rounds := flag.Int("rounds", 9, "interleaved rounds")
 	slice := flag.Duration("slice", 2*time.Second, "load per service and round")
 	cold := flag.Int("cold", 20, "cold starts per runtime; 0 for none")
+	harms := flag.Bool("neighbours", true, "measure what hostile functions do to a quiet one as well")
 	write := flag.String("write", "", "file whose tables between the marker comments are replaced")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{rounds: *rounds, slice: *slice, cold: *cold}
 	err := b.run(ctx, *binary)
+	if err == nil && *harms {
+		err = measureNeighbours(ctx, *binary, *write)
+	}
 	if err == nil && *write != "" {
-		err = replaceTables(*write, b.report.String())
+		err = replaceBetween(*write, tablesBegin, tablesEnd, b.report.String())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: failed:", err)
@@ -97,10 +100,12 @@ func (b *bench) run(ctx context.Context, binary string) (err error) {
 			return err
 		}
 	}
-	if b.cold == 0 {
-		return nil
+	if b.cold > 0 {
+		if err := b.coldStarts(ctx, subjects); err != nil {
+			return err
+		}
 	}
-	return b.coldStarts(ctx, subjects)
+	return b.memory(ctx, subjects)
 }
 
 // warm compares answers of warm environments, as many as callers.
@@ -211,16 +216,3 @@ const (
 	tablesBegin = "<!-- tables: make bench -->"
 	tablesEnd   = "<!-- end of tables -->"
 )
-
-func replaceTables(path, tables string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(b), tablesBegin)
-	_, after, ok2 := strings.Cut(rest, tablesEnd)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no marker comments for tables", path)
-	}
-	return os.WriteFile(path, []byte(before+tablesBegin+"\n"+tables+tablesEnd+after), 0o644)
-}

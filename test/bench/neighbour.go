@@ -38,6 +38,7 @@ type harm struct {
 	name   string
 	events []string
 	init   string // HOSTILE_INIT of the function
+	paced  bool   // it works on after its answer: the caller waits until that is over
 }
 
 // harms are the kinds of hostile functions. What goes on for a time takes a little longer than a slice, so
@@ -60,7 +61,7 @@ func harms(slice time.Duration) []harm {
 		{name: "forks without end", events: once("forks")},
 		{name: "eats memory", events: once("memory")},
 		{name: "spins on 8 threads", events: lasting("spin", 8)},
-		{name: "answers, then spins on 8 threads", events: lasting("burn", 8)},
+		{name: "answers, then spins on 8 threads", events: lasting("burn", 8), paced: true},
 		{name: "fills /tmp", events: once("fill", "clean")},
 		{name: "fills /tmp with empty files", events: once("inodes", "clean")},
 		{name: "writes, syncs, deletes", events: lasting("churn", 0)},
@@ -83,6 +84,9 @@ func harms(slice time.Duration) []harm {
 // settle is how long a harm runs before its slice begins, and how long it is quiet before a quiet one.
 const settle = 300 * time.Millisecond
 
+// oneCPU is the memory size, in MB, at which a function has one CPU.
+const oneCPU = 1769
+
 // neighbours is the section that shows what a hostile function does to a quiet one beside it.
 type neighbours struct {
 	rounds   int
@@ -90,14 +94,13 @@ type neighbours struct {
 	patience time.Duration // for how long a round waits until other programs leave the CPUs alone
 	only     string        // a part of the names of the harms to measure
 
-	packed map[string][]byte // functions by folder
-
 	service *service.Service
 	client  *lambda.Client
 	config  aws.Config
 	role    *string
 	tls     *tls.Config
 	quiet   *target
+	packed  map[string][]byte // functions, by folder
 	report  bytes.Buffer
 }
 
@@ -109,7 +112,7 @@ func measureNeighbours(ctx context.Context, binary, write string, arguments ...s
 	flags.StringVar(&write, "write", write, "file whose table between the marker comments is replaced")
 	flags.IntVar(&n.rounds, "rounds", 5, "pairs of a quiet and a hostile slice for each harm")
 	flags.DurationVar(&n.slice, "slice", 1500*time.Millisecond, "length of a slice")
-	flags.DurationVar(&n.patience, "patience", 10*time.Second, "wait of a round for other programs to leave the CPUs alone")
+	flags.DurationVar(&n.patience, "patience", 10*time.Second, "how long a round waits for other programs to leave the CPUs alone")
 	flags.StringVar(&n.only, "only", "", "measure only harms whose name contains this")
 	flags.Parse(arguments)
 	binary, err := filepath.Abs(binary)
@@ -139,26 +142,23 @@ func (n *neighbours) run(ctx context.Context) error {
 	if err := n.prepare(ctx); err != nil {
 		return err
 	}
-	n.printf("Measured %s on %d CPUs with %s: for each row %d rounds of a quiet and a hostile slice of %s; ratios are of p99s of the same round. "+
-		"CPU is what was used in the hostile slices, on average: by front, worker, all functions (the neighbour too), and all the rest (the caller, the kernel, other programs); "+
-		"the rest used %%.2f in the quiet slices.\n\n",
+	n.printf("Measured %s on %d CPUs with %s: for each row %d rounds of a quiet and a hostile slice of %s; a ratio is of the p99s of one round. "+
+		"CPUs used are averages of the hostile slices, the neighbour's own use included; the rest is the caller, the kernel, and other programs, in the quiet slices and in the hostile ones.\n\n",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), n.rounds, n.slice)
-	n.printf("| the other function | its memory | quiet p99 µs | p99 µs beside it | median ratio (min–max) | failed | CPU of front, worker, functions |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+	n.printf("| the other function | its memory | quiet p99 µs | p99 µs beside it | median ratio (min–max) | failed | CPUs: front, worker, functions, rest quiet→hostile |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, h := range harms(n.slice) {
 		if !strings.Contains(h.name, n.only) {
 			continue
 		}
-		for _, memory := range []int32{lambdaCPU, 128} {
+		for _, memory := range []int32{oneCPU, 128} {
 			if err := n.measure(ctx, h, memory); err != nil {
 				return fmt.Errorf("%s: %w", h.name, err)
 			}
 		}
 	}
+	n.printf("\n")
 	return nil
 }
-
-// lambdaCPU is the memory size, in MB, at which a function has one CPU.
-const lambdaCPU = 1769
 
 // prepare makes the role, the client, and the neighbour.
 func (n *neighbours) prepare(ctx context.Context) (err error) {
@@ -176,7 +176,7 @@ func (n *neighbours) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	n.role, n.client = role.Role.Arn, lambda.NewFromConfig(n.config)
-	if err := n.deploy(ctx, "neighbour", "./test/functions/echo-go", lambdaCPU, nil); err != nil {
+	if err := n.deploy(ctx, "neighbour", "./test/functions/echo-go", oneCPU, nil); err != nil {
 		return err
 	}
 	raw, err := n.signed(ctx, "neighbour", event)
@@ -188,9 +188,13 @@ func (n *neighbours) prepare(ctx context.Context) (err error) {
 }
 
 func (n *neighbours) deploy(ctx context.Context, name, pkg string, memory int32, variables map[string]string) error {
-	packed, err := service.BuildGo(ctx, pkg)
-	if err != nil {
-		return err
+	packed, ok := n.packed[pkg]
+	if !ok {
+		var err error
+		if packed, err = service.BuildGo(ctx, pkg); err != nil {
+			return err
+		}
+		n.packed[pkg] = packed
 	}
 	if _, err := n.client.CreateFunction(ctx, &lambda.CreateFunctionInput{
 		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("bootstrap"), Role: n.role, MemorySize: &memory,
@@ -215,6 +219,12 @@ func (n *neighbours) signed(ctx context.Context, function, payload string) (*htt
 	return r, v4.NewSigner().SignHTTP(ctx, keys, r, hex.EncodeToString(sum[:]), "lambda", n.config.Region, time.Now())
 }
 
+// A round is a quiet slice and a hostile one.
+type round struct {
+	slices [2]sample
+	used   [2]processors
+}
+
 // measure makes one row.
 func (n *neighbours) measure(ctx context.Context, h harm, memory int32) error {
 	name := "hostile-" + strconv.Itoa(int(memory))
@@ -223,56 +233,68 @@ func (n *neighbours) measure(ctx context.Context, h harm, memory int32) error {
 	}
 	defer n.client.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: &name})
 	var rows [][2]sample
-	var used usage
+	var used [2]processors
 	for i := range n.rounds + 1 {
-		row, u, err := n.round(ctx, name, h)
+		r, err := n.round(ctx, name, h)
 		if err != nil {
 			return err
 		}
 		if i > 0 { // the first round warms both
-			rows, used = append(rows, row), used.plus(u)
+			rows = append(rows, r.slices)
+			used[0], used[1] = used[0].plus(r.used[0]), used[1].plus(r.used[1])
 		}
 	}
-	p99 := func(i int) (all []time.Duration) {
-		for _, r := range rows {
-			all = append(all, []time.Duration{r[0].p99, r[1].p99}[i])
-		}
-		return all
-	}
+	p99 := func(s sample) time.Duration { return s.p99 }
 	failed := 0
 	for _, r := range rows {
 		failed += r[0].failed + r[1].failed
 	}
 	all := ratios(rows, func(s sample) float64 { return float64(s.p99) })
-	n.printf("| %s | %d MB | %d | %d | **%.2f** (%.2f–%.2f) | %d | %s |\n", h.name, memory, median(p99(0)).Microseconds(), median(p99(1)).Microseconds(),
-		middle(all), all[0], all[len(all)-1], failed, used.share(time.Duration(len(rows))*n.slice))
+	length := time.Duration(len(rows)) * n.slice
+	n.printf("| %s | %d MB | %d | %d | **%.2f** (%.2f–%.2f) | %d | %s |\n", h.name, memory, median(column(rows, 0, p99)).Microseconds(), median(column(rows, 1, p99)).Microseconds(),
+		middle(all), all[0], all[len(all)-1], failed, shares(used, length))
 	return nil
 }
 
-// round is a quiet slice and a hostile one.
-func (n *neighbours) round(ctx context.Context, name string, h harm) (row [2]sample, used usage, err error) {
-	r, err := n.signed(ctx, "neighbour", event)
+func (n *neighbours) round(ctx context.Context, name string, h harm) (r round, err error) {
+	request, err := n.signed(ctx, "neighbour", event)
 	if err != nil {
-		return row, used, err
+		return r, err
 	}
 	var raw bytes.Buffer
-	if err := r.Write(&raw); err != nil {
-		return row, used, err
+	if err := request.Write(&raw); err != nil {
+		return r, err
 	}
 	n.quiet.request = raw.Bytes()
-	time.Sleep(settle)
-	if row[0], err = n.quiet.load(1, n.slice); err != nil {
-		return row, used, err
+	n.awaitCalm()
+	if r.slices[0], r.used[0], err = n.load(); err != nil {
+		return r, err
 	}
 	stop := n.harass(ctx, name, h)
 	time.Sleep(settle)
-	before := n.usage()
-	row[1], err = n.quiet.load(1, n.slice)
-	used = n.usage().minus(before)
+	r.slices[1], r.used[1], err = n.load()
 	if done := stop(); done == 0 && err == nil {
 		err = fmt.Errorf("the hostile function was not invoked")
 	}
-	return row, used, err
+	return r, err
+}
+
+// load is one slice of the neighbour's own load.
+func (n *neighbours) load() (sample, processors, error) {
+	before := n.used()
+	s, err := n.quiet.load(1, n.slice)
+	return s, n.used().minus(before), err
+}
+
+// awaitCalm waits until the machine has little else to do, as long as there is patience.
+func (n *neighbours) awaitCalm() {
+	for began := time.Now(); ; {
+		before := n.used()
+		time.Sleep(settle)
+		if u := n.used().minus(before); u.rest < settle/10 || time.Since(began) > n.patience {
+			return
+		}
+	}
 }
 
 // harass invokes the hostile function again and again until the function that it returns is called, which
@@ -302,8 +324,8 @@ func (n *neighbours) harass(ctx context.Context, name string, h harm) (stop func
 			io.Copy(io.Discard, response.Body)
 			response.Body.Close()
 			answers++
-			if strings.Contains(h.name, "answers, then") { // one environment at a time: it is busy until then
-				time.Sleep(time.Until(began.Add(n.slice + settle)))
+			if h.paced {
+				time.Sleep(time.Until(began.Add(n.slice + 2*settle)))
 			}
 		}
 	})
@@ -312,62 +334,6 @@ func (n *neighbours) harass(ctx context.Context, name string, h harm) (stop func
 		driver.Wait()
 		return answers
 	}
-}
-
-// usage is CPU time of the service's processes and of all functions.
-type usage struct{ front, worker, functions time.Duration }
-
-func (u usage) plus(v usage) usage {
-	return usage{u.front + v.front, u.worker + v.worker, u.functions + v.functions}
-}
-
-func (u usage) minus(v usage) usage {
-	return usage{u.front - v.front, u.worker - v.worker, u.functions - v.functions}
-}
-
-func (u usage) share(of time.Duration) string {
-	part := func(d time.Duration) float64 { return float64(d) / float64(of) }
-	return fmt.Sprintf("%.2f, %.2f, %.2f", part(u.front), part(u.worker), part(u.functions))
-}
-
-// usage reads the kernel's counters; what cannot be read counts as nothing.
-func (n *neighbours) usage() usage {
-	const tick = 10 * time.Millisecond // USER_HZ
-	var u usage
-	statuses, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range statuses {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		if len(fields) < 13 || fields[1] != strconv.Itoa(n.service.PID()) {
-			continue
-		}
-		user, _ := strconv.Atoi(fields[11])
-		system, _ := strconv.Atoi(fields[12])
-		command, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		switch words := strings.Split(string(command), "\x00"); {
-		case slices.Contains(words, "front"):
-			u.front += time.Duration(user+system) * tick
-		case slices.Contains(words, "worker"):
-			u.worker += time.Duration(user+system) * tick
-		}
-	}
-	for _, pattern := range []string{"/sys/fs/cgroup/cpuacct/cloister-%s/cpuacct.usage", "/sys/fs/cgroup/cpu,cpuacct/cloister-%s/cpuacct.usage"} {
-		if b, err := os.ReadFile(fmt.Sprintf(pattern, n.service.ID)); err == nil {
-			used, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-			u.functions = time.Duration(used)
-			break
-		}
-	}
-	if b, err := os.ReadFile("/sys/fs/cgroup/cloister-" + n.service.ID + "/cpu.stat"); err == nil { // version 2
-		if fields := strings.Fields(string(b)); len(fields) > 1 && fields[0] == "usage_usec" {
-			used, _ := strconv.ParseInt(fields[1], 10, 64)
-			u.functions = time.Duration(used) * time.Microsecond
-		}
-	}
-	return u
 }
 
 const (
@@ -387,4 +353,70 @@ func replaceBetween(path, begin, end, text string) error {
 		return fmt.Errorf("%s has no marker comments %s and %s", path, begin, end)
 	}
 	return os.WriteFile(path, []byte(before+begin+"\n"+text+end+after), 0o644)
+}
+
+// processors is CPU time of the service's processes, of all functions, and of everything else.
+type processors struct{ front, worker, functions, rest time.Duration }
+
+func (p processors) plus(q processors) processors {
+	return processors{p.front + q.front, p.worker + q.worker, p.functions + q.functions, p.rest + q.rest}
+}
+
+func (p processors) minus(q processors) processors {
+	return processors{p.front - q.front, p.worker - q.worker, p.functions - q.functions, p.rest - q.rest}
+}
+
+// shares prints what was used in the hostile slices, and the rest in the quiet ones too.
+func shares(used [2]processors, of time.Duration) string {
+	part := func(d time.Duration) float64 { return float64(d) / float64(of) }
+	return fmt.Sprintf("%.2f, %.2f, %.2f, %.2f→%.2f", part(used[1].front), part(used[1].worker), part(used[1].functions), part(used[0].rest), part(used[1].rest))
+}
+
+// used reads the kernel's counters; what cannot be read counts as nothing.
+func (n *neighbours) used() processors {
+	var p processors
+	pids, _ := children(n.service.PID())
+	for _, pid := range pids {
+		time, _ := cpuTime([]int{pid})
+		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		switch words := strings.Split(string(command), "\x00"); {
+		case slices.Contains(words, "front"):
+			p.front += time
+		case slices.Contains(words, "worker"):
+			p.worker += time
+		}
+	}
+	p.functions = functionsTime(n.service.ID)
+	p.rest = busyTime() - p.front - p.worker - p.functions
+	return p
+}
+
+// functionsTime is what all sandboxes of the installation have used.
+func functionsTime(id string) time.Duration {
+	for _, version1 := range []string{"cpuacct", "cpu,cpuacct"} {
+		if b, err := os.ReadFile("/sys/fs/cgroup/" + version1 + "/cloister-" + id + "/cpuacct.usage"); err == nil {
+			nanoseconds, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+			return time.Duration(nanoseconds)
+		}
+	}
+	b, _ := os.ReadFile("/sys/fs/cgroup/cloister-" + id + "/cpu.stat")
+	if fields := strings.Fields(string(b)); len(fields) > 1 && fields[0] == "usage_usec" {
+		microseconds, _ := strconv.ParseInt(fields[1], 10, 64)
+		return time.Duration(microseconds) * time.Microsecond
+	}
+	return 0
+}
+
+// busyTime is what all CPUs together were not idle.
+func busyTime() time.Duration {
+	const tick = 10 * time.Millisecond // USER_HZ
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(b), "\n")
+	var ticks int
+	for i, field := range strings.Fields(line) {
+		if n, err := strconv.Atoi(field); err == nil && i != 4 && i != 5 && i < 9 { // idle, waiting for disks; guests are counted twice
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * tick
 }

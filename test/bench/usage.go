@@ -62,25 +62,20 @@ func children(pid int) ([]int, error) {
 // idleAfter is how long a service is left alone before its memory is measured.
 const idleAfter = 5 * time.Second
 
-// idleMemory is the proportional set size of the whole service in MiB, before it has a function.
+// idleMemory is what the whole service takes in MiB before it has a function.
 func (b *bench) idleMemory() (float64, error) {
 	time.Sleep(idleAfter)
 	pids, err := children(b.service.PID())
 	if err != nil {
 		return 0, err
 	}
-	sum := 0
+	sum := 0.0
 	for _, pid := range append(pids, b.service.PID()) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		taken, err := memoryOf(pid)
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(string(text), "\nPss:")
-		var kilobytes int
-		if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-			return 0, fmt.Errorf("read memory of process %d: %w", pid, err)
-		}
-		sum += kilobytes
+		sum += taken
 	}
-	return float64(sum) / 1024, nil
+	return sum, nil
 }
