@@ -33,7 +33,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
@@ -155,76 +154,6 @@ func hostArchitecture(goarch string) string {
 		return lambdaapi.ArchitectureArm64
 	}
 	return lambdaapi.ArchitectureX8664
-}
-
-// home is the reference of the caller's account, without a function.
-func (s *Server) home(ctx context.Context) (lambda.FunctionReference, error) {
-	account := api.CallOf(ctx).AccountID
-	if account == "" {
-		return lambda.FunctionReference{}, denied("The call has no caller.")
-	}
-	return lambda.FunctionReference{Region: s.region, AccountID: account}, nil
-}
-
-// reference reads the function that a request names and refuses what the caller's account and
-// this region do not hold. The account of the result is always the caller's own.
-func (s *Server) reference(ctx context.Context, name, qualifier *string) (lambda.FunctionReference, error) {
-	home, err := s.home(ctx)
-	if err != nil {
-		return lambda.FunctionReference{}, err
-	}
-	ref, err := parseReference(value(name), value(qualifier), home)
-	if err != nil {
-		return lambda.FunctionReference{}, err
-	}
-	if ref.AccountID != home.AccountID {
-		return lambda.FunctionReference{}, denied("The function belongs to another account.")
-	}
-	if ref.Region != s.region {
-		return lambda.FunctionReference{}, unreachable(ref.Region, s.region)
-	}
-	return ref, nil
-}
-
-// unqualified is reference for operations on a function as a whole.
-func (s *Server) unqualified(ctx context.Context, name *string) (lambda.FunctionReference, error) {
-	ref, err := s.reference(ctx, name, nil)
-	if err != nil {
-		return ref, err
-	}
-	if ref.Qualifier != "" && ref.Qualifier != lambda.LatestVersion {
-		return ref, invalid("This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. " +
-			"Please specify either a function name or an unqualified function ARN.")
-	}
-	ref.Qualifier = ""
-	return ref, nil
-}
-
-func invalid(format string, args ...any) *lambdaapi.InvalidParameterValueException {
-	return &lambdaapi.InvalidParameterValueException{Type: new("User"), Message: new(fmt.Sprintf(format, args...))}
-}
-
-func conflict(format string, args ...any) *lambdaapi.ResourceConflictException {
-	return &lambdaapi.ResourceConflictException{Type: new("User"), Message: new(fmt.Sprintf(format, args...))}
-}
-
-func notFound(arn string) *lambdaapi.ResourceNotFoundException {
-	return &lambdaapi.ResourceNotFoundException{Type: new("User"), Message: new("Function not found: " + arn)}
-}
-
-func unreachable(region, home string) *lambdaapi.ResourceNotFoundException {
-	return &lambdaapi.ResourceNotFoundException{Type: new("User"),
-		Message: new(fmt.Sprintf("Functions from '%s' are not reachable in this region ('%s')", region, home))}
-}
-
-func denied(message string) *api.Error {
-	return &api.Error{Code: "AccessDeniedException", Status: 403, Message: message}
-}
-
-// notBuilt refuses what the Lambda API has and Cloister has not yet, as unbuilt operations are refused.
-func notBuilt(format string, args ...any) *api.Error {
-	return &api.Error{Code: "NotImplementedException", Status: 501,
-		Message: "Cloister does not implement " + fmt.Sprintf(format, args...) + " yet; docs/STATUS.md lists what works"}
 }
 
 // value is what a member points to, or the zero value if it is absent.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strconv"
-	"strings"
 
 	"cloister/api"
 	"cloister/api/lambdaapi"
@@ -79,22 +77,6 @@ func (s *Server) commitNew(ctx context.Context, ref lambda.FunctionReference, f 
 	return out, nil
 }
 
-// newReference is the name of a function to be made: unqualified.
-func (s *Server) newReference(ctx context.Context, name *string) (lambda.FunctionReference, error) {
-	if plain := value(name); len(plain) > maxFunctionNameLen && !strings.Contains(plain, ":") {
-		return lambda.FunctionReference{}, invalid("1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: "+
-			"Member must have length less than or equal to %d", plain, maxFunctionNameLen)
-	}
-	ref, err := s.reference(ctx, name, nil)
-	if err != nil {
-		return ref, err
-	}
-	if ref.Qualifier != "" {
-		return ref, invalid("A function is created without a qualifier: %s", value(name))
-	}
-	return ref, nil
-}
-
 // initialContent is the content of a new function but for its code. Everything that can be
 // wrong with the request, or forbidden, is found here, before anything is stored.
 func (s *Server) initialContent(ctx context.Context, ref lambda.FunctionReference, in *lambdaapi.CreateFunctionRequest) (content, error) {
@@ -163,16 +145,3 @@ func (c *content) set(given settings) {
 		c.LogGroup = *given.logging.LogGroup
 	}
 }
-
-func alreadyExists(ref lambda.FunctionReference) error {
-	return conflict("Function already exist: %s", ref.Name)
-}
-
-func errNoCode() error { return invalid("Please provide a source for function code.") }
-
-func isNotFound(err error) bool {
-	_, ok := errors.AsType[*lambdaapi.ResourceNotFoundException](err)
-	return ok
-}
-
-func decimal(n int32) string { return strconv.Itoa(int(n)) }

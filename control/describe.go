@@ -1,12 +1,84 @@
 package control
 
 import (
+	"context"
+	"errors"
+
 	"cloister/api/lambdaapi"
 	"cloister/lambda"
+	"cloister/store"
 )
 
 // lastModifiedLayout is the form of LastModified, which is a string in the API.
 const lastModifiedLayout = "2006-01-02T15:04:05.000+0000"
+
+// GetFunctionConfiguration describes $LATEST or the version that the qualifier names.
+func (s *Server) GetFunctionConfiguration(ctx context.Context, in *lambdaapi.GetFunctionConfigurationRequest) (*lambdaapi.FunctionConfiguration, error) {
+	_, configuration, err := s.describe(ctx, in.FunctionName, in.Qualifier)
+	return configuration, err
+}
+
+// GetFunction is GetFunctionConfiguration with the function's tags. Code names the kind of
+// repository only: a download location is not built.
+func (s *Server) GetFunction(ctx context.Context, in *lambdaapi.GetFunctionRequest) (*lambdaapi.GetFunctionResponse, error) {
+	f, configuration, err := s.describe(ctx, in.FunctionName, in.Qualifier)
+	if err != nil {
+		return nil, err
+	}
+	out := &lambdaapi.GetFunctionResponse{Configuration: configuration, Code: &lambdaapi.FunctionCodeLocation{RepositoryType: new("S3")}}
+	if len(f.Tags) > 0 {
+		out.Tags = f.Tags
+	}
+	return out, nil
+}
+
+// describe reads the function that a request names and describes what the qualifier names of it.
+func (s *Server) describe(ctx context.Context, name, qualifier *string) (*function, *lambdaapi.FunctionConfiguration, error) {
+	ref, err := s.reference(ctx, name, qualifier)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, _, err := s.loadFunction(ctx, ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	configuration, err := s.describeQualified(ctx, ref, f)
+	return f, configuration, err
+}
+
+// describeQualified describes what ref's qualifier names of the function f.
+func (s *Server) describeQualified(ctx context.Context, ref lambda.FunctionReference, f *function) (*lambdaapi.FunctionConfiguration, error) {
+	if ref.Qualifier == "" || ref.Qualifier == lambda.LatestVersion {
+		return f.describeLatest(ref), nil
+	}
+	number, ok := versionNumber(ref.Qualifier)
+	if !ok {
+		return nil, notFound(ref.QualifiedARN())
+	}
+	v, _, err := load[version](ctx, s.store, versionKey(ref.AccountID, f.Instance, number))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, notFound(ref.QualifiedARN())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.describe(ref), nil
+}
+
+// GetFunctionConcurrency answers that nothing is reserved, which is so as long as nothing can be.
+func (s *Server) GetFunctionConcurrency(ctx context.Context, in *lambdaapi.GetFunctionConcurrencyRequest) (*lambdaapi.GetFunctionConcurrencyResponse, error) {
+	return &lambdaapi.GetFunctionConcurrencyResponse{}, s.mustExist(ctx, in.FunctionName)
+}
+
+// GetFunctionCodeSigningConfig answers that none is attached, which is so as long as none can be.
+func (s *Server) GetFunctionCodeSigningConfig(ctx context.Context, in *lambdaapi.GetFunctionCodeSigningConfigRequest) (*lambdaapi.GetFunctionCodeSigningConfigResponse, error) {
+	return &lambdaapi.GetFunctionCodeSigningConfigResponse{}, s.mustExist(ctx, in.FunctionName)
+}
+
+func (s *Server) mustExist(ctx context.Context, name *string) error {
+	_, _, err := s.whole(ctx, name)
+	return err
+}
 
 // describeLatest is $LATEST under the ARN by which the caller named it.
 func (f *function) describeLatest(ref lambda.FunctionReference) *lambdaapi.FunctionConfiguration {

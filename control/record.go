@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"cloister/lambda"
@@ -149,15 +147,6 @@ func orderName(instance string, now time.Time) string {
 	return fmt.Sprintf("%019d-%s", now.UnixNano(), instance)
 }
 
-// versionNumber reads a qualifier that names a published version.
-func versionNumber(qualifier string) (int64, bool) {
-	if qualifier == "" || qualifier[0] == '0' || strings.Trim(qualifier, "0123456789") != "" {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(qualifier, 10, 64)
-	return n, err == nil
-}
-
 // loadFunction reads a function. The error is ResourceNotFoundException if there is none.
 func (s *Server) loadFunction(ctx context.Context, ref lambda.FunctionReference) (*function, uint64, error) {
 	f, revision, err := load[function](ctx, s.store, functionKey(ref))
@@ -259,4 +248,53 @@ func (s *Server) uuid() (string, error) {
 	}
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
+}
+
+// EachCode calls use with the code of every function and version of these accounts: the image and the base64
+// SHA-256 of the package. It may give one code many times. What it gives at least is all that is named while
+// it runs: functions come before versions, because code moves from a function to its versions and never back. An
+// error means that some may be missing.
+func (s *Server) EachCode(ctx context.Context, accounts []string, use func(code lambda.Artifact, codeSHA256 string)) error {
+	visit := func(c *configuration) {
+		if c != nil {
+			use(c.Content.Code, c.Content.CodeSHA256)
+		}
+	}
+	for _, account := range accounts {
+		err := eachRecord(ctx, s.store, kindFunction, account, func(f *function) {
+			visit(&f.Latest)
+			visit(f.Serving)
+		})
+		if err != nil {
+			return err
+		}
+		if err := eachRecord(ctx, s.store, kindVersion, account, func(v *version) { visit(&v.Configuration) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachRecordPage is how many records are read at a time.
+const eachRecordPage = 100
+
+// eachRecord calls use with every record of a kind and account.
+func eachRecord[T any](ctx context.Context, from store.Store, kind, account string, use func(*T)) error {
+	for after := ""; ; {
+		page, err := from.List(ctx, kind, account, "", store.Page{After: after, Limit: eachRecordPage})
+		if err != nil {
+			return storeError("list "+kind, err)
+		}
+		for _, object := range page {
+			after = object.Name
+			record, err := decode[T](object)
+			if err != nil {
+				return err
+			}
+			use(record)
+		}
+		if len(page) < eachRecordPage {
+			return nil
+		}
+	}
 }

@@ -88,7 +88,3 @@ func (s *Server) tagged(ctx context.Context, resource *string) (lambda.FunctionR
 	}
 	return ref, nil
 }
-
-func missing(what string, arn lambda.ARN) error {
-	return &lambdaapi.ResourceNotFoundException{Type: new("User"), Message: new(what + arn.String())}
-}

@@ -181,12 +181,3 @@ func (s *Server) update(ctx context.Context, ref lambda.FunctionReference, f *fu
 	}
 	return []store.Change{write(versionKey(ref.AccountID, f.Instance, v.Number), 0, v), s.orderPreparation(ref, f, v.Number)}, v, nil
 }
-
-// inState is AWS's text for an operation that must wait for another state.
-func inState(state string) string {
-	return "The operation cannot be performed at this time. The function is currently in the following state: " + state
-}
-
-func updateInProgress(ref lambda.FunctionReference) error {
-	return conflict("The operation cannot be performed at this time. An update is in progress for resource: %s", ref.ARN())
-}

@@ -8,9 +8,7 @@ import (
 	"strings"
 	"unicode"
 
-	"cloister/api"
 	"cloister/api/lambdaapi"
-	"cloister/lambda"
 )
 
 // Limits that are narrower than the model's, which allows for managed instances.
@@ -129,12 +127,6 @@ func (s *Server) check(c content) error {
 	return checkVariables(c.Variables)
 }
 
-// outOfRange is a failed constraint in the words of the wire layer.
-func outOfRange(value int32, member, relation string, bound int) error {
-	return &api.Error{Code: "ValidationException", Status: 400, Message: "1 validation error detected: Value '" + decimal(value) + "' at '" + member +
-		"' failed to satisfy constraint: Member must have value " + relation + " than or equal to " + decimal(int32(bound))}
-}
-
 // reservedVariables belong to the execution environment (developer guide, "Defined runtime
 // environment variables", those marked reserved).
 var reservedVariables = []string{
@@ -188,26 +180,4 @@ func checkTags(tags map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// parseReference reads a function name as lambda.ParseFunctionReference does, but answers as AWS
-// where a plain name or a qualifier passed the wire layer and yet cannot exist: not found.
-func parseReference(name, qualifier string, home lambda.FunctionReference) (lambda.FunctionReference, error) {
-	impossible := strings.Contains(qualifier, "$") && qualifier != lambda.LatestVersion
-	given := qualifier
-	if impossible {
-		given = ""
-	}
-	ref, err := lambda.ParseFunctionReference(name, given, home)
-	if err != nil && !strings.Contains(name, ":") {
-		ref, impossible = home, true
-		ref.Name = name
-	} else if err != nil {
-		return lambda.FunctionReference{}, err
-	}
-	if impossible {
-		ref.Qualifier = qualifier
-		return lambda.FunctionReference{}, notFound(ref.QualifiedARN())
-	}
-	return ref, nil
 }

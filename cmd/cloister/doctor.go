@@ -73,8 +73,8 @@ func diagnose(ctx context.Context) (*diagnosis, error) {
 			return nil, err
 		}
 		defer in.close()
-		order := workerOrder{Installation: in.id, Directory: in.path("worker"), FirstUID: in.uid + 1, UIDs: uidsPerSlot - 1}
-		for _, candidate := range backends(order, quiet) {
+		config := workerConfig{Installation: in.id, Directory: in.path("worker"), FirstUID: in.uid + 1, UIDs: uidsPerSlot - 1}
+		for _, candidate := range backends(config, quiet) {
 			f := finding{Check: candidate.level.String(), Status: "pass", Detail: "self-test ran a program"}
 			if backend, err := candidate.open(ctx); err != nil {
 				f.Status, f.Detail = "fail", err.Error()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -36,7 +35,7 @@ func (frontCommand) Run(ctx context.Context) error { return runChild(ctx, runFro
 
 // front is the assembled process. Fields stand in the order in which they are made.
 type front struct {
-	order  frontOrder
+	config frontConfig
 	logger *slog.Logger
 
 	state        *state
@@ -53,8 +52,8 @@ type front struct {
 	pipes        *pipeListener // connections of functions
 }
 
-func runFront(ctx context.Context, order frontOrder, report func(any) error) error {
-	f := &front{order: order, logger: newLogger(order.Verbose).With("process", "front"), pipes: newPipeListener()}
+func runFront(ctx context.Context, config frontConfig, report func(any) error) error {
+	f := &front{config: config, logger: newLogger(config.Verbose).With("process", "front"), pipes: newPipeListener()}
 	defer f.close()
 	for _, step := range []func(context.Context) error{f.openState, f.openIdentity, f.openServices, f.openGateway} {
 		if err := step(ctx); err != nil {
@@ -71,10 +70,10 @@ func runFront(ctx context.Context, order frontOrder, report func(any) error) err
 	return f.serve(ctx, report)
 }
 
-func (f *front) path(name string) string { return filepath.Join(f.order.Directory, name) }
+func (f *front) path(name string) string { return filepath.Join(f.config.Directory, name) }
 
 func (f *front) openState(ctx context.Context) (err error) {
-	if f.state, err = openState(f.order.Directory, f.logger); err != nil {
+	if f.state, err = openState(f.config.Directory, f.logger); err != nil {
 		return err
 	}
 	if f.artifacts, err = artifact.Open(artifact.Config{Directory: f.path("artifacts"), Root: f.state.root, Logger: f.logger}); err != nil {
@@ -89,7 +88,7 @@ func (f *front) openIdentity(ctx context.Context) (err error) {
 		return err
 	}
 	f.certificates, err = certificate.LoadOrCreate(certificate.Config{
-		Directory: f.path("tls"), Key: f.state.root.Key("tls"), Names: []string{f.order.Host, "localhost", "127.0.0.1", "::1"}, Logger: f.logger,
+		Directory: f.path("tls"), Key: f.state.root.Key("tls"), Names: []string{f.config.Host, "localhost", "127.0.0.1", "::1"}, Logger: f.logger,
 	})
 	if err != nil {
 		return err
@@ -102,11 +101,11 @@ func (f *front) openIdentity(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return writeAdministrator(f.state.root, f.order.Directory, administrator)
+	return writeAdministrator(f.state.root, f.config.Directory, administrator)
 }
 
 func (f *front) openServices(context.Context) (err error) {
-	if f.worker, err = worker.NewClient(dialer(f.order.WorkerSocket), f.order.Credential, f.logger); err != nil {
+	if f.worker, err = worker.NewClient(dialer(f.config.WorkerSocket), f.config.Credential, f.logger); err != nil {
 		return err
 	}
 	f.orders = newOrders(ordersConfig{workers: workers{f.worker}, artifacts: f.artifacts, logs: f.logs, names: f.state.root.Key("log streams"), logger: f.logger})
@@ -118,7 +117,7 @@ func (f *front) openServices(context.Context) (err error) {
 	}
 	f.control, err = control.New(control.Config{
 		Store: f.state.meta, Artifacts: f.artifacts, Roles: f.directory, Runtimes: managedRuntimes{f.worker}, Environments: environments{f.pool, f.artifacts},
-		Region: f.order.Region, Logger: f.logger,
+		Region: f.config.Region, Logger: f.logger,
 	})
 	if err != nil {
 		return err
@@ -129,22 +128,22 @@ func (f *front) openServices(context.Context) (err error) {
 
 func (f *front) openGateway(context.Context) (err error) {
 	services := []gateway.Service{
-		gateway.NewLambda(f.control, f.invoke, f.order.Region),
+		gateway.NewLambda(f.control, f.invoke, f.config.Region),
 		f.directory.Server(),
 		sts.New(f.directory),
-		logs.NewServer(f.logs, f.order.Region),
+		logs.NewServer(f.logs, f.config.Region),
 		refusedKMS{},
 	}
 	var names []string
 	for _, s := range services {
 		names = append(names, s.API().Name)
 	}
-	verifier, err := sigv4.New(sigv4.Config{Region: f.order.Region, Services: names, Lookup: f.directory.Secret})
+	verifier, err := sigv4.New(sigv4.Config{Region: f.config.Region, Services: names, Lookup: f.directory.Secret})
 	if err != nil {
 		return err
 	}
 	f.gateway, err = gateway.New(gateway.Config{
-		Services: services, Verifier: verifier, Identity: f.directory, Certificate: f.certificates.GetCertificate, Region: f.order.Region, Logger: f.logger,
+		Services: services, Verifier: verifier, Identity: f.directory, Certificate: f.certificates.GetCertificate, Region: f.config.Region, Logger: f.logger,
 	})
 	return err
 }
@@ -186,7 +185,7 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 	tasks.Go(func() { f.artifacts.Run(running, versionCode(f.control, f.directory)) })
 	tasks.Go(func() { failed <- f.control.Run(running) })
 	tasks.Go(func() { failed <- f.state.await(running) })
-	tasks.Go(func() { failed <- services.Serve(fromWorkers, f.order.Credential) })
+	tasks.Go(func() { failed <- services.Serve(fromWorkers, f.config.Credential) })
 	select {
 	case <-attached:
 	case err = <-failed:
@@ -203,7 +202,7 @@ func (f *front) serve(ctx context.Context, report func(any) error) error {
 		case <-ctx.Done():
 		}
 	}
-	patience := f.order.Drain
+	patience := f.config.Drain
 	if context.Cause(ctx) == errAbandoned {
 		patience = 0 // the worker ends now, too, and another serve may wait for both
 	}
@@ -249,43 +248,3 @@ func readAdministrator(directory string) (a iam.Administrator, err error) {
 	}
 	return a, json.Unmarshal(b, &a)
 }
-
-// pipeListener makes the connections that functions make through the worker look like any other
-// listener's to the gateway.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-// give hands a connection to the gateway, or closes it if the gateway is closing.
-func (l *pipeListener) give(c net.Conn) {
-	select {
-	case l.conns <- c:
-	case <-l.closed:
-		c.Close()
-	}
-}
-
-// Accept waits for the next function's connection.
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept.
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-// Addr names the way in.
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "functions", Net: "unix"} }

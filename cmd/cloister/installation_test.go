@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -9,8 +10,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,7 +30,7 @@ func TestStateThatDoesNotBelongTogetherIsRefused(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "schema": setSchema, "keep": keep, "unchanged": unchanged,
+			"await": await, "schema": setSchema, "keep": keep, "unchanged": unchanged, "smalldisk": smallDisk, "fill": fill, "user": createUser,
 		},
 	})
 }
@@ -95,6 +101,65 @@ func unchanged(ts *testscript.TestScript, negate bool, args []string) {
 	}
 	if len(before) != len(now) {
 		ts.Fatalf("there are now the files %q", slices.Sorted(maps.Keys(now)))
+	}
+}
+
+// smalldisk DIRECTORY puts a file system of a few megabytes under the content of a directory until the script ends.
+func smallDisk(ts *testscript.TestScript, negate bool, args []string) {
+	if negate || len(args) != 1 {
+		ts.Fatalf("usage: smalldisk DIRECTORY")
+	}
+	path := ts.MkAbs(args[0])
+	ts.Check(os.Rename(path, path+".before"))
+	ts.Check(os.Mkdir(path, 0o700))
+	ts.Check(syscall.Mount("tmpfs", path, "tmpfs", 0, "size=3m,mode=700"))
+	ts.Defer(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) })
+	ts.Check(ts.Exec("cp", "-a", path+".before/.", path))
+}
+
+// fill FILE writes to a file until the disk is full.
+func fill(ts *testscript.TestScript, negate bool, args []string) {
+	if negate || len(args) != 1 {
+		ts.Fatalf("usage: fill FILE")
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	for page := make([]byte, 4096); err == nil; {
+		_, err = f.Write(page)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		ts.Check(err)
+	}
+}
+
+// user DATA NAME creates a user of the service that runs on a data directory; "! user DATA NAME CODE" fails unless the
+// service answers with that error.
+func createUser(ts *testscript.TestScript, negate bool, args []string) {
+	if len(args) != 2 && !(negate && len(args) == 3) {
+		ts.Fatalf("usage: [!] user DATA NAME [CODE]")
+	}
+	ts.Check(ts.Exec("cloister", "env", "--data", args[0]))
+	environment := map[string]string{}
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		environment[name] = strings.Trim(value, "'")
+	}
+	bundle, err := os.Open(environment["AWS_CA_BUNDLE"])
+	ts.Check(err)
+	defer bundle.Close()
+	c, err := config.LoadDefaultConfig(context.Background(),
+		config.WithRegion(environment["AWS_REGION"]), config.WithBaseEndpoint(environment["AWS_ENDPOINT_URL"]), config.WithCustomCABundle(bundle),
+		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], "")),
+		config.WithRetryMaxAttempts(1))
+	ts.Check(err)
+	_, err = iam.NewFromConfig(c).CreateUser(context.Background(), &iam.CreateUserInput{UserName: &args[1]})
+	if !negate {
+		ts.Check(err)
+		return
+	}
+	if answer, ok := errors.AsType[smithy.APIError](err); !ok || answer.ErrorCode() != args[2] {
+		ts.Fatalf("the service answered %v, want %s", err, args[2])
 	}
 }
 

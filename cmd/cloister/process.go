@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,7 +17,7 @@ import (
 
 // File descriptors that a child process inherits from serve, after the standard three.
 const (
-	orderFD  = 3 // order from serve, then the word to drain; open as long as serve lives
+	configFD = 3 // configuration from serve, then the word to drain; open as long as serve lives
 	reportFD = 4 // reports to serve
 	firstFD  = 5 // listeners
 )
@@ -27,29 +26,29 @@ const (
 type child struct {
 	name    string
 	process *os.Process
-	order   *os.File // the other end of orderFD: the child drains when told, and ends when it closes
+	words   *os.File // the other end of configFD: the child drains when told, and ends when it closes
 	pipe    *os.File // the other end of reportFD
 	reports *json.Decoder
 	exited  chan struct{} // closed when the process has ended; state is set
 	state   *os.ProcessState
 }
 
-// spawn starts this same binary in another role. order is its configuration, sent through a pipe
+// spawn starts this same binary in another role. Its configuration is sent through a pipe
 // because it holds secrets, which must not stand in arguments or environment. prepare runs on
 // the thread that will fork, so that the child inherits what it changes: namespaces, privileges.
-func spawn(name string, order any, prepare func() error, attributes *syscall.SysProcAttr, inherited ...*os.File) (*child, error) {
-	orderRead, orderWrite, err := os.Pipe()
+func spawn(name string, config any, prepare func() error, attributes *syscall.SysProcAttr, inherited ...*os.File) (*child, error) {
+	configRead, configWrite, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	defer orderRead.Close()
+	defer configRead.Close()
 	reportRead, reportWrite, err := os.Pipe()
 	if err != nil {
-		orderWrite.Close()
+		configWrite.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer reportWrite.Close()
-	files := append([]*os.File{nil, os.Stderr, os.Stderr, orderRead, reportWrite}, inherited...)
+	files := append([]*os.File{nil, os.Stderr, os.Stderr, configRead, reportWrite}, inherited...)
 	process, err := startOnThread(prepare, "/proc/self/exe", []string{"cloister", name}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"},
@@ -57,16 +56,16 @@ func spawn(name string, order any, prepare func() error, attributes *syscall.Sys
 		Sys:   attributes,
 	})
 	if err != nil {
-		orderWrite.Close()
+		configWrite.Close()
 		reportRead.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{name: name, process: process, order: orderWrite, pipe: reportRead, reports: json.NewDecoder(reportRead), exited: make(chan struct{})}
+	c := &child{name: name, process: process, words: configWrite, pipe: reportRead, reports: json.NewDecoder(reportRead), exited: make(chan struct{})}
 	go func() {
 		c.state, _ = process.Wait()
 		close(c.exited)
 	}()
-	if err := json.NewEncoder(orderWrite).Encode(order); err != nil {
+	if err := json.NewEncoder(configWrite).Encode(config); err != nil {
 		c.stop(0)
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -90,13 +89,13 @@ func startOnThread(prepare func() error, path string, args []string, attributes 
 	return process, err
 }
 
-// drainWord follows the order in its pipe when the child is to drain and end.
+// drainWord follows the configuration in its pipe when the child is to drain and end.
 const drainWord = "\"drain\"\n"
 
 // stop asks the child to drain and end, waits, and ends it for certain.
 func (c *child) stop(patience time.Duration) {
-	c.order.WriteString(drainWord) // fails if the child has ended already
-	c.order.Close()
+	c.words.WriteString(drainWord) // fails if the child has ended already
+	c.words.Close()
 	select {
 	case <-c.exited:
 	case <-time.After(patience):
@@ -109,34 +108,34 @@ func (c *child) stop(patience time.Duration) {
 // errAbandoned is the cause with which a child's context ends if serve is gone without a word.
 var errAbandoned = errors.New("the serve process is gone")
 
-// receiveOrder is the child's side: it reads its configuration. The context ends when serve says so or
+// receiveConfig is the child's side: it reads its configuration. The context ends when serve says so or
 // is gone, however it ended, and its cause tells which. That and no signal is the order to drain, because
 // a signal to the whole service (systemd sends one) reaches front and worker at once, and the worker must
 // outlast the calls that the front drains.
-func receiveOrder(ctx context.Context, order any) (_ context.Context, report func(any) error, err error) {
+func receiveConfig(ctx context.Context, config any) (_ context.Context, report func(any) error, err error) {
 	if err := hardenProcess(); err != nil {
 		return nil, nil, err
 	}
 	var stat unix.Stat_t
-	if err := unix.Fstat(orderFD, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+	if err := unix.Fstat(configFD, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return nil, nil, errors.New("this command is started by \"cloister serve\" and cannot be run by hand")
 	}
 	// No process that this one starts may inherit what serve gave it. Kernels before 5.11 know the call
 	// but not the flag.
-	if err := unix.CloseRange(orderFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		for fd := orderFD; fd < 256; fd++ {
+	if err := unix.CloseRange(configFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		for fd := configFD; fd < 256; fd++ {
 			syscall.CloseOnExec(fd)
 		}
 	}
 	unix.Umask(0o077)
-	orders := json.NewDecoder(os.NewFile(orderFD, "order"))
-	if err := orders.Decode(order); err != nil {
-		return nil, nil, fmt.Errorf("read order: %w", err)
+	words := json.NewDecoder(os.NewFile(configFD, "configuration"))
+	if err := words.Decode(config); err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
 	ctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	go func() {
 		var word string
-		if orders.Decode(&word) == nil {
+		if words.Decode(&word) == nil {
 			end(nil)
 			return
 		}
@@ -146,24 +145,80 @@ func receiveOrder(ctx context.Context, order any) (_ context.Context, report fun
 	return ctx, json.NewEncoder(reports).Encode, nil
 }
 
+// receiveReport waits for the next report of a child.
+func receiveReport[T any](ctx context.Context, c *child, report *T) error {
+	failed := make(chan error, 1)
+	go func() {
+		var line json.RawMessage
+		err := c.reports.Decode(&line)
+		if err == nil {
+			err = json.Unmarshal(line, report)
+		}
+		var problem failureReport
+		if err == nil && json.Unmarshal(line, &problem) == nil && problem.Error != "" {
+			err = errors.New(problem.Error)
+		}
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if errors.Is(err, io.EOF) {
+			<-c.exited
+			return fmt.Errorf("the %s process ended while starting: %v", c.name, c.state)
+		}
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the %s process did not start: %w", c.name, context.Cause(ctx))
+	}
+}
+
 // failureReport is a child's last report: why it ends.
 type failureReport struct{ Error string }
 
 // errReported ends a child whose error serve has been told and will print.
 var errReported = errors.New("reported to serve")
 
-// runChild is the life of a child: it takes its order, works, and tells serve why it failed.
-func runChild[Order any](ctx context.Context, run func(context.Context, Order, func(any) error) error) error {
-	var order Order
-	ctx, report, err := receiveOrder(ctx, &order)
+// runChild is the life of a child: it takes its configuration, works, and tells serve why it failed.
+func runChild[Config any](ctx context.Context, run func(context.Context, Config, func(any) error) error) error {
+	var config Config
+	ctx, report, err := receiveConfig(ctx, &config)
 	if err != nil {
 		return err
 	}
 	go returnMemory(ctx, quietInterval)
-	if err = run(ctx, order, report); err != nil && report(failureReport{err.Error()}) == nil {
+	if err = run(ctx, config, report); err != nil && report(failureReport{err.Error()}) == nil {
 		return errReported
 	}
 	return err
+}
+
+// enterFrontView gives the calling thread a mount namespace in which the state directory appears at a
+// path that the front's user can reach, and takes from it every way back to privilege. The data
+// directory itself may lie below a home directory of mode 0700.
+func enterFrontView(state, visible string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return fmt.Errorf("make mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount(state, visible, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind state directory: %w", err)
+	}
+	if err := unix.Mount("", visible, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("bind state directory: %w", err)
+	}
+	for capability := range uintptr(64) {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err == unix.EINVAL {
+			break // the kernel knows no more
+		} else if err != nil {
+			return fmt.Errorf("drop capability %d: %w", capability, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid new privileges: %w", err)
+	}
+	return nil
 }
 
 // hardenProcess keeps the process's memory, which holds keys, out of core dumps and away from
@@ -177,62 +232,3 @@ func hardenProcess() error {
 	}
 	return nil
 }
-
-// orphanPatience is how long the processes of a serve that was killed may take to end.
-const orphanPatience = workerPatience + 5*time.Second
-
-// awaitOrphans waits until front and worker of an earlier serve, which was killed, have ended: they hold the
-// state and the sandboxes.
-func (in *installation) awaitOrphans() error {
-	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		open, err := in.socketIsOpen()
-		if err != nil || !open {
-			return err
-		}
-		if time.Since(began) > orphanPatience {
-			return fmt.Errorf("\"cloister front\" or \"cloister worker\" of an earlier serve on %s does not end: kill it, then start again", in.directory)
-		}
-	}
-}
-
-// socketIsOpen says whether a process has one of the installation's sockets open. The kernel is asked, and not the
-// process, which may have stopped answering.
-func (in *installation) socketIsOpen() (bool, error) {
-	b, err := os.ReadFile("/proc/net/unix")
-	if err != nil {
-		return false, fmt.Errorf("look for processes of an earlier serve: %w", err)
-	}
-	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if path := fields[len(fields)-1]; path == in.socket("front") || path == in.socket("worker") {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// listenUnix opens a socket in the installation's run directory.
-func (in *installation) listenUnix(name string, uid int) (*os.File, error) {
-	path := in.socket(name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open socket %s: %w", path, err)
-	}
-	f := os.NewFile(uintptr(fd), path)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open socket %s: %w", path, err)
-	}
-	// Only root and the front may connect at all; who they are the certificates prove.
-	err = errors.Join(os.Chown(path, uid, uid), os.Chmod(path, 0o600), unix.Listen(fd, 512))
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open socket %s: %w", path, err)
-	}
-	return f, nil
-}
-
-func (in *installation) socket(name string) string { return filepath.Join(in.run, name+".sock") }

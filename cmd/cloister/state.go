@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cloister/internal/durable"
 	"cloister/internal/seal"
 	"cloister/store/sqlite"
 )
@@ -35,6 +36,9 @@ func openState(directory string, logger *slog.Logger) (_ *state, err error) {
 		}
 	}()
 	if s.root, err = openRootKey(directory); err != nil {
+		return nil, err
+	}
+	if err = durable.Sweep(directory); err != nil {
 		return nil, err
 	}
 	for _, file := range []struct {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,26 +23,26 @@ type workerCommand struct{}
 // until it is asked to end.
 func (workerCommand) Run(ctx context.Context) error { return runChild(ctx, runWorker) }
 
-func runWorker(ctx context.Context, order workerOrder, report func(any) error) error {
-	logger := newLogger(order.Verbose).With("process", "worker")
-	backend, err := chooseBackend(ctx, order, logger)
+func runWorker(ctx context.Context, config workerConfig, report func(any) error) error {
+	logger := newLogger(config.Verbose).With("process", "worker")
+	backend, err := chooseBackend(ctx, config, logger)
 	if err != nil {
 		return err
 	}
 	defer backend.Close()
-	catalog, err := runtimes.Open(runtimes.Config{Directory: filepath.Join(order.Directory, "runtimes"), CA: order.CA, Region: order.Region, Logger: logger})
+	catalog, err := runtimes.Open(runtimes.Config{Directory: filepath.Join(config.Directory, "runtimes"), CA: config.CA, Region: config.Region, Logger: logger})
 	if err != nil {
 		return err
 	}
-	upstream, err := worker.NewFront(dialer(order.FrontSocket), order.Credential, logger)
+	upstream, err := worker.NewFront(dialer(config.FrontSocket), config.Credential, logger)
 	if err != nil {
 		return err
 	}
-	host, err := worker.New(worker.Config{Backend: backend, Runtimes: catalog, Upstream: upstream, Region: order.Region, Logger: logger})
+	host, err := worker.New(worker.Config{Backend: backend, Runtimes: catalog, Upstream: upstream, Region: config.Region, Logger: logger})
 	if err != nil {
 		return err
 	}
-	server, err := worker.NewServer(host, order.Credential, logger)
+	server, err := worker.NewServer(host, config.Credential, logger)
 	if err != nil {
 		return err
 	}
@@ -76,42 +74,25 @@ func runWorker(ctx context.Context, order workerOrder, report func(any) error) e
 	return err
 }
 
-func dialer(socket string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) }
-}
-
-func inheritedListener(fd uintptr) (net.Listener, error) {
-	f := os.NewFile(fd, "listener")
-	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("use inherited listener: %w", err)
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // serve owns the socket's name
-	}
-	return l, nil
-}
-
 // idleImageBytes of images stay mounted when no sandbox uses them, in memory only: the next cold start of
 // the same function or runtime finds them read already.
 const idleImageBytes = 512 << 20
 
 // backends lists the isolation technologies of this build, strongest first.
-func backends(order workerOrder, logger *slog.Logger) []candidate {
+func backends(config workerConfig, logger *slog.Logger) []candidate {
 	return []candidate{
 		{sandbox.MicroVM, nil},
 		{sandbox.GVisor, nil},
 		{sandbox.Native, func() (sandbox.Backend, error) {
-			directory := filepath.Join(order.Directory, "native")
+			directory := filepath.Join(config.Directory, "native")
 			if err := durable.MakeDirectory(directory, 0o700); err != nil {
 				return nil, err
 			}
 			return native.New(native.Config{
-				Installation: order.Installation,
+				Installation: config.Installation,
 				Directory:    directory,
-				FirstUID:     order.FirstUID,
-				UIDs:         order.UIDs,
+				FirstUID:     config.FirstUID,
+				UIDs:         config.UIDs,
 				Logger:       logger,
 
 				IdleImageBytes: idleImageBytes,
@@ -128,10 +109,10 @@ type candidate struct {
 
 // chooseBackend takes the strongest backend whose self-test really ran a program, and refuses
 // anything below the minimum. It never falls back without having been told to.
-func chooseBackend(ctx context.Context, order workerOrder, logger *slog.Logger) (sandbox.Backend, error) {
+func chooseBackend(ctx context.Context, config workerConfig, logger *slog.Logger) (sandbox.Backend, error) {
 	var reasons []string
-	for _, c := range backends(order, logger) {
-		if order.Isolation != "auto" && order.Isolation != c.level.String() {
+	for _, c := range backends(config, logger) {
+		if config.Isolation != "auto" && config.Isolation != c.level.String() {
 			continue
 		}
 		backend, err := c.open(ctx)
@@ -142,14 +123,14 @@ func chooseBackend(ctx context.Context, order workerOrder, logger *slog.Logger) 
 		if standard := parseLevel(standardMinimum); c.level < standard {
 			logger.Warn("isolation is below the standard minimum: environments share this host's kernel", "isolation", c.level.String(), "minimum", standard.String())
 		}
-		if minimum := parseLevel(order.MinimumIsolation); c.level < minimum {
+		if minimum := parseLevel(config.MinimumIsolation); c.level < minimum {
 			backend.Close()
 			reasons = append(reasons, fmt.Sprintf("%s: usable, but below the minimum %s; --isolation %s accepts it", c.level, minimum, c.level))
 			continue
 		}
 		return backend, nil
 	}
-	return nil, fmt.Errorf("no usable isolation of level %s or stronger:\n  %s", order.MinimumIsolation, strings.Join(reasons, "\n  "))
+	return nil, fmt.Errorf("no usable isolation of level %s or stronger:\n  %s", config.MinimumIsolation, strings.Join(reasons, "\n  "))
 }
 
 // open makes the backend, cleans up after an earlier process, and has it run its self-test.

@@ -211,6 +211,44 @@ func TestKillEndsAForkBombAndAFrozenProcess(t *testing.T) {
 	}
 }
 
+// Without the limit lifted, those who die use their share up again and again.
+func TestManyProcessesOfASmallShareDieWithoutWaitingForIt(t *testing.T) {
+	for name, config := range hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			g := newGroup(t, config)
+			if err := g.SetLimits(Limits{MemoryBytes: 1 << 30, CPU: 1, Processes: 1000}); err != nil {
+				t.Fatal(err)
+			}
+			_, stdout := startIn(t, g, `for i in $(seq 400); do sleep 1000 & done; echo started; wait`)
+			if _, err := io.ReadAtLeast(stdout, make([]byte, 16), 8); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.SetCPU(0.05); err != nil {
+				t.Fatal(err)
+			}
+			waits := func() int64 {
+				t.Helper()
+				n, err := field(filepath.Join(g.place(cpu), "cpu.stat"), "nr_throttled")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			before := waits()
+			if err := g.Kill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := waits() - before; n > 3 {
+				t.Errorf("the dying waited %d times for CPU time", n)
+			}
+			limit, err := words(filepath.Join(g.place(cpu), map[bool]string{true: "cpu.max", false: "cpu.cfs_quota_us"}[g.hierarchy.inV2[cpu]]))
+			if err != nil || limit[0] != "1000" {
+				t.Errorf("the limit is %v afterwards, %v", limit, err)
+			}
+		})
+	}
+}
+
 func TestAGroupFreezesWhileItsProcessesFork(t *testing.T) {
 	for name, config := range hosts(t) {
 		t.Run(name, func(t *testing.T) {

@@ -40,7 +40,7 @@ func populate(directory string) error {
 		"cgroup.events": "populated 0\nfrozen 1\n", "cgroup.freeze": "0", "cgroup.kill": "",
 		"memory.max": "max", "memory.swap.max": "max", "memory.oom.group": "0", "memory.peak": "7340032\n",
 		"memory.events": "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n",
-		"cpu.max":       "max 100000", "cpu.stat": "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n", "pids.max": "max",
+		"cpu.max":       "max 100000", "cpu.weight": "100", "cpu.stat": "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n", "pids.max": "max",
 	} {
 		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
 			return err
@@ -86,9 +86,9 @@ func TestVersion2LimitsAreWrittenWhereTheKernelReadsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"memory.max": "134217728", "memory.swap.max": "0", "memory.oom.group": "0", "cpu.max": "50000 100000", "pids.max": "64",
+		"memory.max": "134217728", "memory.swap.max": "0", "memory.oom.group": "0", "cpu.max": "10000 20000", "cpu.weight": "50", "pids.max": "64",
 	}
-	if diff := cmp.Diff(want, contents(t, root+"/owner/group", "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "pids.max")); diff != "" {
+	if diff := cmp.Diff(want, contents(t, root+"/owner/group", "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "cpu.weight", "pids.max")); diff != "" {
 		t.Errorf("limits (-want +got): %s", diff)
 	}
 	for _, directory := range []string{root, root + "/owner"} {
