@@ -111,6 +111,7 @@ type expectation struct {
 // Endings of REPORT lines, as AWS writes them.
 const (
 	timedOut    = `Status: timeout`
+	timeoutLine = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ID Task timed out after \d+\.\d\d seconds\n\n`
 	exited      = `Status: error\tError Type: Runtime\.ExitError`
 	outOfMemory = `Status: error\tError Type: Runtime\.OutOfMemory`
 )
@@ -133,7 +134,11 @@ func (e *expectation) check(t *testing.T, r reply) {
 		t.Errorf("X-Amz-Function-Error %q, want %q", r.functionError, want)
 	}
 	const line = `REPORT RequestId: ID\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: \d+ MB\tMax Memory Used: \d+ MB\t(Init Duration: \d+\.\d\d ms\t)?`
-	end := `END RequestId: ID\n` + line + e.status + "\n"
+	late := ""
+	if e.status == timedOut {
+		late = timeoutLine
+	}
+	end := late + `END RequestId: ID\n` + line + e.status + "\n"
 	log := lossNotice.ReplaceAllString(r.log, "") // of a flood that was a moment ago
 	want := whole(`START RequestId: ID Version: \$LATEST\n` + e.log + end)
 	if len(r.log) == 4096 { // the beginning is cut off
@@ -258,7 +263,11 @@ func (c *caller) works(t *testing.T, function string) {
 func (c *caller) failsInInit(t *testing.T, function, status, kind, message string) {
 	r := c.must(t, function, `{"do":"echo"}`)
 	report := `Status: ` + status
-	log := `INIT_REPORT Init Duration: \d+\.\d\d ms\tPhase: invoke\t` + report + `\nSTART RequestId: ID Version: \$LATEST\nEND RequestId: ID\n` +
+	late := ""
+	if strings.HasPrefix(report, timedOut) {
+		late = timeoutLine
+	}
+	log := `INIT_REPORT Init Duration: \d+\.\d\d ms\tPhase: invoke\t` + report + `\nSTART RequestId: ID Version: \$LATEST\n` + late + `END RequestId: ID\n` +
 		`REPORT RequestId: ID\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: \d+ MB\tMax Memory Used: \d+ MB\t` + report + `\n`
 	if want := regexp.MustCompile(`^` + strings.ReplaceAll(log, "ID", r.id) + `$`); !want.MatchString(strings.ReplaceAll(r.log, "INIT_", "INIT_")) {
 		t.Errorf("log %q, want %s", r.log, want)
