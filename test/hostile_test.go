@@ -352,7 +352,11 @@ func TestFunctionsThatFailGetTheErrorsOfLambda(t *testing.T) {
 		c.must(t, "bad", `{"do":"os._exit"}`)
 		return c.must(t, "bad", `{"do":"look"}`).payload == "true"
 	}
-	if !survives() && !survives() && !survives() {
+	survived := false
+	for range 3 { // each reset may meet a busy environment, whose place another takes
+		survived = survived || survives()
+	}
+	if !survived {
 		t.Error("what was written to /tmp is gone after a reset")
 	}
 	for handler, want := range map[string]string{"early.handler": "at import", "missing.handler": "Unable to import module 'missing'"} {
