@@ -40,6 +40,7 @@ type killLoop struct {
 
 	mu     sync.Mutex
 	flying map[int]int // guarded by mu; client with a call in flight -> kills during it
+	stale  map[int]int // guarded by mu; client between two calls -> kills that its next one may meet on its old connection
 	tally
 }
 
@@ -56,7 +57,8 @@ type tally struct {
 func (l *killLoop) begin(client int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.flying[client] = 0
+	l.flying[client] = l.stale[client]
+	delete(l.stale, client)
 }
 
 func (l *killLoop) end(client, retries int, problem string) {
@@ -99,8 +101,12 @@ func (l *killLoop) kill(processes map[string]int, roles ...string) bool {
 		l.kills++
 	}
 	l.rounds++
-	for client := range l.flying {
-		l.flying[client] += len(roles)
+	for client := range callers {
+		if _, flies := l.flying[client]; flies {
+			l.flying[client] += len(roles)
+		} else {
+			l.stale[client] += len(roles)
+		}
 	}
 	return true
 }
@@ -249,7 +255,7 @@ func callOnce(ctx context.Context, lam *awslambda.Client, client, count int) (re
 // during runs clients while the processes are killed.
 func during(t *testing.T, s *service.Service, length time.Duration, run func(*killLoop, <-chan struct{}) error) tally {
 	t.Helper()
-	l := &killLoop{t: t, flying: map[int]int{}}
+	l := &killLoop{t: t, flying: map[int]int{}, stale: map[int]int{}}
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- run(l, stop) }()
 	l.run(s, length)

@@ -269,8 +269,9 @@ func (e *environment) reset(ctx context.Context) {
 	e.frozen = false
 }
 
-// scheduleFreeze freezes the environment unless another invocation comes at once. Within that
-// moment a busy environment saves the two kernel calls for each invocation.
+// scheduleFreeze freezes the environment unless another invocation comes soon. Freezing and thawing wake every
+// thread of a function, which costs more than a short invocation; on a full machine an environment in
+// steady use may rest for tens of milliseconds.
 func (e *environment) scheduleFreeze() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

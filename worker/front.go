@@ -2,9 +2,7 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,6 +21,8 @@ const (
 	maxStreamLogBytes  = 2 << 20 // of it for one stream: a flood loses its own lines first
 	logInterval        = 50 * time.Millisecond
 	maxLogFrameBytes   = 512 << 10
+	logEventBytes      = 32 // what an event counts beside its text
+	maxFrameEvents     = maxLogFrameBytes/logEventBytes + 1
 )
 
 // Front is the worker's view of the front: where it fetches code, sends log events and pipes the
@@ -120,11 +120,10 @@ func (f *Front) Pipe(ctx context.Context) (net.Conn, error) {
 // Append keeps events for the next batch. It never blocks; what exceeds the bound is dropped and
 // counted.
 func (f *Front) Append(accountID, group, stream string, events []lambda.LogEvent) {
-	b := logBatch{AccountID: accountID, Group: group, Stream: stream, Events: make([]logEvent, len(events))}
+	b := logBatch{AccountID: accountID, Group: group, Stream: stream, Events: events}
 	size := 0
-	for i, e := range events {
-		b.Events[i] = logEvent{e.Time.UnixMilli(), e.Message}
-		size += len(e.Message) + 32
+	for _, e := range events {
+		size += len(e.Message) + logEventBytes
 	}
 	f.mu.Lock()
 	full := f.bytes+size > maxPendingLogBytes || f.streams[stream]+size > maxStreamLogBytes
@@ -175,10 +174,7 @@ func (f *Front) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, b := range merge(pending) {
-		events, err := json.Marshal(b.Events)
-		if err == nil {
-			_, err = f.channel.Call(ctx, kindLogs, logBatch{AccountID: b.AccountID, Group: b.Group, Stream: b.Stream}, events, nil)
-		}
+		_, err := f.channel.Call(ctx, kindLogs, logBatch{AccountID: b.AccountID, Group: b.Group, Stream: b.Stream}, appendEvents(nil, b.Events), nil)
 		if err != nil {
 			f.dropped.Add(int64(len(b.Events)))
 			f.logger.Warn("log events dropped", "count", len(b.Events), "total", f.Dropped(), "error", err)
@@ -189,10 +185,11 @@ func (f *Front) Flush(ctx context.Context) {
 // merge joins batches of the same stream into frames, in order.
 func merge(batches []logBatch) []logBatch {
 	var out []logBatch
-	open := map[string]int{} // stream -> index in out
+	type stream struct{ accountID, group, name string }
+	open := map[stream]int{} // index in out
 	sizes := map[int]int{}
 	for _, b := range batches {
-		key := fmt.Sprint(b.AccountID, "\x00", b.Group, "\x00", b.Stream)
+		key := stream{b.AccountID, b.Group, b.Stream}
 		for _, e := range b.Events {
 			i, ok := open[key]
 			if !ok || sizes[i]+len(e.Message) > maxLogFrameBytes {
@@ -201,7 +198,7 @@ func merge(batches []logBatch) []logBatch {
 				open[key] = i
 			}
 			out[i].Events = append(out[i].Events, e)
-			sizes[i] += len(e.Message) + 32
+			sizes[i] += len(e.Message) + logEventBytes
 		}
 	}
 	return out

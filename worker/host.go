@@ -60,7 +60,7 @@ type Config struct {
 	MaxEnvironments int           // 0 means 1,000
 	MemoryMiB       int           // sum of all functions' memory; 0 means no bound but MaxEnvironments
 	Parked          int           // sandboxes kept ready per runtime in use; 0 means 2, negative none
-	FreezeAfter     time.Duration // idle time until an environment is frozen; 0 means 2 ms
+	FreezeAfter     time.Duration // idle time until an environment is frozen; 0 means 50 ms
 }
 
 // Host is the worker. Its methods may be called concurrently.
@@ -80,7 +80,7 @@ type Host struct {
 // New returns a Host without side effects; the backend must have been swept.
 func New(c Config) (*Host, error) {
 	c.MaxEnvironments = cmp.Or(c.MaxEnvironments, 1000)
-	c.FreezeAfter = cmp.Or(c.FreezeAfter, 2*time.Millisecond)
+	c.FreezeAfter = cmp.Or(c.FreezeAfter, 50*time.Millisecond)
 	c.Parked = max(cmp.Or(c.Parked, 2), 0)
 	return &Host{
 		config:       c,

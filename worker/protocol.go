@@ -113,21 +113,36 @@ type redeem struct{ Grant string }
 
 type redeemed struct{ Key []byte } // opens this one artifact
 
-// logBatch is a run of events of one stream, oldest first. The events travel in the frame's body,
-// because JSON can make six bytes of one and a header is small.
+// logBatch is a run of events of one stream, oldest first. The events travel in the frame's body.
 type logBatch struct {
 	AccountID, Group, Stream string
-	Events                   []logEvent `json:"-"`
+	Events                   []lambda.LogEvent `json:"-"`
 }
 
-// logEvent spells its time in milliseconds, as CloudWatch Logs does, to keep frames small.
-type logEvent struct {
-	Milliseconds int64  `json:"t"`
-	Message      string `json:"m"`
+// appendEvents writes each event as its time in milliseconds, the length of its text, and the text.
+func appendEvents(b []byte, events []lambda.LogEvent) []byte {
+	for _, e := range events {
+		b = binary.AppendVarint(b, e.Time.UnixMilli())
+		b = binary.AppendUvarint(b, uint64(len(e.Message)))
+		b = append(b, e.Message...)
+	}
+	return b
 }
 
-func (e logEvent) event() lambda.LogEvent {
-	return lambda.LogEvent{Time: time.UnixMilli(e.Milliseconds), Message: e.Message}
+// readEvents is the opposite of appendEvents.
+func readEvents(b []byte) ([]lambda.LogEvent, error) {
+	var events []lambda.LogEvent
+	for all := string(b); len(b) > 0; { // the texts are parts of all
+		at, n := binary.Varint(b)
+		length, m := binary.Uvarint(b[max(n, 0):])
+		if n <= 0 || m <= 0 || length > uint64(len(b)-n-m) || len(events) == maxFrameEvents {
+			return nil, errors.New("malformed log events")
+		}
+		end := n + m + int(length)
+		events = append(events, lambda.LogEvent{Time: time.UnixMilli(at), Message: all[n+m : end]})
+		b, all = b[end:], all[end:]
+	}
+	return events, nil
 }
 
 // remote turns an error into what crosses the channel: kind and text. The text of an

@@ -2,8 +2,11 @@ package worker
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"cloister/lambda"
 )
 
 func TestTheHeadersOfAnInvocationSurviveTheChannel(t *testing.T) {
@@ -36,5 +39,21 @@ func TestAMalformedHeaderIsRefused(t *testing.T) {
 		if err := new(invoke).UnmarshalBinary(b); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+func TestLogEventsSurviveTheChannel(t *testing.T) {
+	in := []lambda.LogEvent{{Time: time.UnixMilli(1_790_000_000_123), Message: "a line\n"}, {Time: time.UnixMilli(-1), Message: ""}, {Time: time.UnixMilli(0), Message: "\x00\xff"}}
+	b := appendEvents(nil, in)
+	if out, err := readEvents(b); err != nil || !cmp.Equal(out, in) {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	for n := range len(b) {
+		if out, err := readEvents(b[:n]); err == nil && len(out) == len(in) {
+			t.Errorf("all events from %d of %d bytes", n, len(b))
+		}
+	}
+	if out, err := readEvents(make([]byte, 1<<20)); err == nil {
+		t.Errorf("%d events of a megabyte were taken", len(out))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"cloister/internal/channel"
+	"cloister/internal/socket"
 	"cloister/lambda"
 )
 
@@ -86,6 +87,8 @@ func (s *Server) create(ctx context.Context, c *channel.Conn, r *channel.Request
 }
 
 func (s *Server) invoke(ctx context.Context, c *channel.Conn, r *channel.Request) error {
+	socket.Begin()
+	defer socket.End()
 	in := new(invoke)
 	if err := r.Header(in); err != nil {
 		return err

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -62,14 +61,11 @@ func (s *Services) handle(ctx context.Context, c *channel.Conn, r *channel.Reque
 
 // store keeps a batch of log events.
 func (s *Services) store(ctx context.Context, b *logBatch, body []byte) error {
-	if err := json.Unmarshal(body, &b.Events); err != nil {
-		return fmt.Errorf("decode log events: %w", err)
+	events, err := readEvents(body)
+	if err != nil {
+		return err
 	}
-	events := make([]lambda.LogEvent, len(b.Events))
-	for i, e := range b.Events {
-		events[i] = e.event()
-	}
-	_, err := s.Logs.Append(ctx, b.AccountID, b.Group, b.Stream, events)
+	_, err = s.Logs.Append(ctx, b.AccountID, b.Group, b.Stream, events)
 	return err
 }
 

@@ -185,6 +185,7 @@ func runChild[Config any](ctx context.Context, run func(context.Context, Config,
 	if err != nil {
 		return err
 	}
+	defer runtime.KeepAlive(collectLess())
 	go returnMemory(ctx, quietInterval)
 	if err = run(ctx, config, report); err != nil && report(failureReport{err.Error()}) == nil {
 		return errReported

@@ -4,7 +4,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -12,14 +11,14 @@ import (
 )
 
 // A parking waits for the sockets whose readers or writers have been put aside. It is an epoll instance of
-// its own, in which a socket is armed only while somebody waits aside, so that a reader in the kernel
+// its own, from which a socket is taken before a reader waits for it in the kernel, so that what comes then
 // wakes nobody else; and it waits in Go's poller itself, so it takes no thread.
 type parking struct {
 	epoll int
 	file  *os.File // of epoll
 
 	mu    sync.Mutex
-	conns map[int32]*Conn // guarded by mu; by descriptor, those armed
+	conns map[int32]*Conn // guarded by mu; by descriptor, those ever put aside
 }
 
 // theParking is the one of this process, which lives as long as it.
@@ -77,11 +76,11 @@ func (p *parking) forget(c *Conn) {
 	}
 }
 
-// wait blocks until the socket is ready for event or its deadline is over.
-func (c *Conn) wait(event uint32, ready chan struct{}, deadline *atomic.Int64) error {
+// wait blocks until the socket may be ready for event or the deadline is over; 0 is none.
+func (c *Conn) wait(event uint32, ready chan struct{}, deadline int64) error {
 	var expired <-chan time.Time
-	if at := deadline.Load(); at != 0 {
-		left := time.Until(time.Unix(0, at))
+	if deadline != 0 {
+		left := time.Until(time.Unix(0, deadline))
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
@@ -92,69 +91,81 @@ func (c *Conn) wait(event uint32, ready chan struct{}, deadline *atomic.Int64) e
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
-	if err := c.arm(event); err != nil {
+	if err := c.watch(event); err != nil {
 		return err
 	}
 	select {
 	case <-ready:
 	case <-expired:
 	}
-	if at := deadline.Load(); at != 0 && time.Now().UnixNano() >= at {
-		return os.ErrDeadlineExceeded
-	}
 	return nil
 }
 
-// arm has the parking wait for event, once.
-func (c *Conn) arm(event uint32) error {
+// watch has the parking look out for event from now on. It tells of everything that comes, once.
+func (c *Conn) watch(event uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.armed |= event
-	return c.update()
+	if c.watched&event != 0 {
+		return nil
+	}
+	return c.update(c.watched | event)
 }
 
-// update tells the kernel what is armed.
+// unwatch is for a reader that is about to wait itself.
+func (c *Conn) unwatch() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watched&unix.EPOLLIN != 0 {
+		_ = c.update(c.watched &^ unix.EPOLLIN) // what fails here costs a vain waking
+	}
+}
+
+// update tells the kernel which events count. It looks at the socket's state at once, too.
 // Preconditions: mu is held.
-func (c *Conn) update() error {
+func (c *Conn) update(events uint32) error {
 	operation := unix.EPOLL_CTL_MOD
-	if !c.known {
+	switch {
+	case events == 0:
+		operation = unix.EPOLL_CTL_DEL
+	case c.watched == 0:
 		operation = unix.EPOLL_CTL_ADD
 		c.parking.mu.Lock()
 		c.parking.conns[int32(c.fd)] = c
 		c.parking.mu.Unlock()
-		c.known = true
 	}
-	e := unix.EpollEvent{Events: c.armed | unix.EPOLLONESHOT, Fd: int32(c.fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.parking.epoll, operation, c.fd, &e))
+	e := unix.EpollEvent{Events: events | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(c.fd)}
+	if err := unix.EpollCtl(c.parking.epoll, operation, c.fd, &e); err != nil {
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	c.watched = events
+	return nil
 }
 
-// fired wakes those who waited for one of the events. An error or the end of the stream is for all.
+// fired wakes those who wait for one of the events. An error or the end of the stream is for all.
 func (c *Conn) fired(events uint32) {
-	if !c.use() {
-		events = ^uint32(0) // waiters find out that it is closed
-	} else {
-		defer c.release()
-	}
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
+		c.ended.Store(true)
 		events |= unix.EPOLLIN | unix.EPOLLOUT
 	}
-	c.mu.Lock()
-	woken := c.armed & events
-	c.armed &^= woken
-	if c.armed != 0 && !c.closed.Load() {
-		// What stays armed was disarmed by the kernel together with the rest. A failure means that the
-		// socket is gone, so its waiter is woken to find out.
-		if c.update() != nil {
-			woken, c.armed = woken|c.armed, 0
-		}
+	if events&unix.EPOLLOUT != 0 {
+		c.unblock()
 	}
-	c.mu.Unlock()
-	if woken&unix.EPOLLIN != 0 {
+	if events&unix.EPOLLIN != 0 {
 		notify(c.readable)
 	}
-	if woken&unix.EPOLLOUT != 0 {
-		notify(c.writable)
+}
+
+// unblock wakes the writer, and looks no longer out for room: some sockets tell of every byte that leaves.
+func (c *Conn) unblock() {
+	if c.use() {
+		c.mu.Lock()
+		if c.watched&unix.EPOLLOUT != 0 {
+			_ = c.update(c.watched &^ unix.EPOLLOUT)
+		}
+		c.mu.Unlock()
+		c.release()
 	}
+	notify(c.writable)
 }
 
 func notify(waiter chan struct{}) {

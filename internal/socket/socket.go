@@ -1,11 +1,14 @@
-// Package socket makes stream sockets whose readers wait in the kernel instead of in Go's network
-// poller, for the few connections that every warm invocation passes.
+// Package socket makes stream sockets for the few connections that every warm invocation passes. Their readers wait in
+// one of two ways, because what a hand-over costs depends on how many of them there are at once.
 //
 // Go's poller is made for thousands of connections that rarely speak: a goroutine that waits costs no
 // thread, and its waking goes through the scheduler, which wakes further threads to look for more work. A
 // warm invocation passes two processes, and on a machine with few cores these wake-ups cost
 // several times what the work does (docs/BENCHMARKS.md). A Conn therefore reads with a blocking system
-// call for a moment, as long as few others do, and is put aside (parking.go) only if nothing comes.
+// call for a moment, and is put aside (parking.go) only if nothing comes. Where more exchanges are under way than
+// processors can serve it is the other way round: threads that block would only be in each other's way, while
+// one look of a poller finds several sockets ready. Then readers wait aside from the start. Who carries
+// exchanges says so by Begin and End.
 //
 // It is used by package internal/channel on both ends, by the gateway and by runtimeapi. It knows nothing of what it
 // carries. Invariants: at most hotReaders goroutines of the process block in the kernel, for at most hotWait
@@ -23,6 +26,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,18 +35,41 @@ import (
 // takes, and short enough for Close and deadlines, which a blocked reader notices after it.
 const hotWait = 2 * time.Millisecond
 
-// hot counts the goroutines that block in the kernel now.
-var hot atomic.Int32
+// crowdedWait is how long ReadHot waits aside instead, and how long waiting in the kernel is not tried again.
+const crowdedWait = 20 * time.Millisecond
 
 // hotReaders leaves one processor free: the Go scheduler takes one away from a blocked
 // thread only after some time if there is another idle one.
-func hotReaders() int32 { return int32(max(1, runtime.GOMAXPROCS(0)-1)) }
+var hotReaders = int32(max(1, runtime.GOMAXPROCS(0)-1))
+
+var (
+	hot          atomic.Int32 // goroutines that block in the kernel now
+	exchanges    atomic.Int32 // between Begin and End
+	crowdedUntil atomic.Int64 // nanoseconds after started
+	started      = time.Now()
+)
+
+// Begin notes that an exchange begins for whose end a peer waits.
+func Begin() {
+	if exchanges.Add(1) > hotReaders {
+		crowdedUntil.Store(int64(time.Since(started) + crowdedWait))
+	}
+}
+
+// End notes that an exchange has ended.
+func End() { exchanges.Add(-1) }
+
+// crowded says whether there are, or were a moment ago, more exchanges than processors that could wait for them.
+func crowded() bool {
+	until := crowdedUntil.Load()
+	return until != 0 && int64(time.Since(started)) < until
+}
 
 // A Conn is a stream socket. It implements net.Conn; one goroutine at a time may read and one write.
 type Conn struct {
 	fd            int
 	parking       *parking
-	hot           atomic.Int32 // hotReaders of the process; 0 for a patient connection
+	patient       atomic.Bool // never waits in the kernel
 	local, remote net.Addr
 
 	uses   atomic.Int32 // Close counts as one until it is called; at 0 fd is closed
@@ -52,9 +79,11 @@ type Conn struct {
 
 	readable, writable chan struct{} // capacity 1; filled by parking
 
-	mu    sync.Mutex
-	armed uint32 // guarded by mu; events that the parking waits for
-	known bool   // guarded by mu; fd has been added to the parking
+	drained bool        // owned by the reader: nothing was left after its last read, and what comes next is told by the parking
+	ended   atomic.Bool // the parking has seen the end of the stream, after which it may have nothing more to tell
+
+	mu      sync.Mutex
+	watched uint32 // guarded by mu; events that the parking looks out for
 }
 
 // Take makes a Conn of a *net.TCPConn or *net.UnixConn, which must not be used any more then. After an error c is
@@ -84,7 +113,6 @@ func Take(c net.Conn) (*Conn, error) {
 	}
 	s := &Conn{fd: fd, parking: p, local: c.LocalAddr(), remote: c.RemoteAddr(), readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
 	s.uses.Store(1)
-	s.hot.Store(hotReaders())
 	c.Close() // takes it out of Go's poller; the duplicate lives on
 	return s, nil
 }
@@ -112,7 +140,7 @@ func (c *Conn) release() {
 
 // Patient makes later reads wait aside from the start: the connection now belongs to code that speaks
 // rarely, or that interrupts its reads by deadlines.
-func (c *Conn) Patient() { c.hot.Store(0) }
+func (c *Conn) Patient() { c.patient.Store(true) }
 
 // Close ends the connection and whatever waits for it, at the latest after hotWait.
 func (c *Conn) Close() error {
@@ -134,13 +162,38 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, c.failed("read", net.ErrClosed)
 	}
 	defer c.release()
-	n, err := c.readHot(b)
+	n, err := c.first(b)
 	for err == syscall.EAGAIN {
-		if err := c.wait(unix.EPOLLIN, c.readable, &c.readDeadline); err != nil {
+		if err := c.wait(unix.EPOLLIN, c.readable, c.readDeadline.Load()); err != nil {
 			return 0, c.failed("read", err)
 		}
-		n, err = c.receive(b, unix.MSG_DONTWAIT)
+		n, err = c.receive(b)
 	}
+	return c.outcome(n, err)
+}
+
+// ReadHot is Read that waits a moment only: if nothing comes it returns 0 and no error.
+func (c *Conn) ReadHot(b []byte) (int, error) {
+	if !c.use() {
+		return 0, c.failed("read", net.ErrClosed)
+	}
+	defer c.release()
+	n, err := c.first(b)
+	if err == syscall.EAGAIN && crowded() {
+		for end := time.Now().Add(crowdedWait).UnixNano(); err == syscall.EAGAIN; {
+			if err = c.wait(unix.EPOLLIN, c.readable, end); err == nil {
+				n, err = c.receive(b)
+			}
+		}
+	}
+	if err == syscall.EAGAIN || err == os.ErrDeadlineExceeded {
+		return 0, nil
+	}
+	return c.outcome(n, err)
+}
+
+// outcome words what a read came to.
+func (c *Conn) outcome(n int, err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, c.failed("read", err)
@@ -152,22 +205,57 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// readHot blocks in the kernel if few others do.
-func (c *Conn) readHot(b []byte) (int, error) {
-	defer hot.Add(-1)
-	if hot.Add(1) > c.hot.Load() {
-		return c.receive(b, unix.MSG_DONTWAIT)
+// first reads in the kernel, if that is of use now, or looks whether there is something.
+func (c *Conn) first(b []byte) (int, error) {
+	if c.patient.Load() || crowded() {
+		if c.drained && !c.ended.Load() {
+			return 0, syscall.EAGAIN
+		}
+		return c.receive(b)
 	}
-	return c.receive(b, 0)
-}
-
-func (c *Conn) receive(b []byte, flags int) (int, error) {
+	defer hot.Add(-1)
+	if hot.Add(1) > hotReaders {
+		return c.receive(b)
+	}
+	c.unwatch()
+	c.drained = false
 	for {
-		n, _, err := unix.Recvfrom(c.fd, b, flags)
+		n, _, err := unix.Recvfrom(c.fd, b, 0)
 		if err != syscall.EINTR {
 			received(c.fd)
 			return max(n, 0), err
 		}
+	}
+}
+
+// receive takes what is there, without waiting.
+func (c *Conn) receive(b []byte) (int, error) {
+	c.mu.Lock()
+	told := c.watched&unix.EPOLLIN != 0
+	c.mu.Unlock()
+	n, err := transfer(unix.SYS_RECVFROM, c.fd, b, unix.MSG_DONTWAIT)
+	received(c.fd)
+	c.drained = told && (err == syscall.EAGAIN || 0 < n && n < len(b))
+	return n, err
+}
+
+// transfer is recvfrom or sendto that does not wait. The Go scheduler is not told of it: it would take the processor
+// away from a thread whose call takes longer because it wakes its peer, which costs more than the call.
+func transfer(call uintptr, fd int, b []byte, flags int) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), uintptr(flags), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return 0, syscall.EAGAIN // not through an interface made anew
+		}
+		return 0, errno
 	}
 }
 
@@ -180,7 +268,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	sent := 0
 	sending(c.fd)
 	for {
-		n, err := unix.SendmsgN(c.fd, b[sent:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := transfer(unix.SYS_SENDTO, c.fd, b[sent:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err == nil {
 			if sent += n; sent == len(b) {
 				return sent, nil
@@ -188,9 +276,9 @@ func (c *Conn) Write(b []byte) (int, error) {
 			continue
 		}
 		if err == syscall.EAGAIN {
-			err = c.wait(unix.EPOLLOUT, c.writable, &c.writeDeadline)
+			err = c.wait(unix.EPOLLOUT, c.writable, c.writeDeadline.Load())
 		}
-		if err != nil && err != syscall.EINTR {
+		if err != nil {
 			return sent, c.failed("write", err)
 		}
 	}
@@ -203,26 +291,8 @@ func (c *Conn) Quiet() bool {
 	}
 	defer c.release()
 	var b [1]byte
-	_, err := c.receive(b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	_, err := transfer(unix.SYS_RECVFROM, c.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == syscall.EAGAIN
-}
-
-// ReadHot is Read that does not wait aside: if nothing comes in that moment it returns 0 and no error.
-func (c *Conn) ReadHot(b []byte) (int, error) {
-	if !c.use() {
-		return 0, c.failed("read", net.ErrClosed)
-	}
-	defer c.release()
-	n, err := c.readHot(b)
-	switch {
-	case err == syscall.EAGAIN:
-		return 0, nil
-	case err != nil:
-		return 0, c.failed("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
 }
 
 // WriteNow sends what the socket takes at once, which may be nothing.
@@ -232,9 +302,9 @@ func (c *Conn) WriteNow(b []byte) (int, error) {
 	}
 	defer c.release()
 	sending(c.fd)
-	n, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	n, err := transfer(unix.SYS_SENDTO, c.fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
+	case err == syscall.EAGAIN:
 		return 0, nil
 	case err != nil:
 		return 0, c.failed("write", err)

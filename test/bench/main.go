@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -33,13 +34,17 @@ func main() {
 	rounds := flag.Int("rounds", 9, "interleaved rounds")
 	slice := flag.Duration("slice", 2*time.Second, "load per service and round")
 	cold := flag.Int("cold", 20, "cold starts per runtime; 0 for none")
+	callers := flag.String("callers", "1,16", "numbers of callers at once, each a table")
 	harms := flag.Bool("neighbours", true, "measure what hostile functions do to a quiet one as well")
 	write := flag.String("write", "", "file whose tables between the marker comments are replaced")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{rounds: *rounds, slice: *slice, cold: *cold}
-	err := b.run(ctx, *binary)
+	err := json.Unmarshal([]byte("["+*callers+"]"), &b.callers)
+	if err == nil {
+		err = b.run(ctx, *binary)
+	}
 	if err == nil && *harms {
 		err = measureNeighbours(ctx, *binary, *write)
 	}
@@ -54,10 +59,11 @@ func main() {
 
 // bench is one run.
 type bench struct {
-	rounds int
-	slice  time.Duration
-	cold   int
-	report bytes.Buffer // the tables
+	rounds  int
+	slice   time.Duration
+	cold    int
+	callers []int
+	report  bytes.Buffer // the tables
 
 	service *service.Service
 	log     *coldLog
@@ -95,7 +101,7 @@ func (b *bench) run(ctx context.Context, binary string) (err error) {
 	b.printf("Measured %s on %d CPUs with %s: %d rounds of %s each, one after the other in every round; ratios are medians of same-round ratios.\n\n",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), b.rounds, b.slice)
 	b.printf("The idle service, without functions, takes %.1f MiB (PSS of its three processes).\n\n", idle)
-	for _, callers := range []int{1, 16} {
+	for _, callers := range b.callers {
 		if err := b.warm(subjects, callers); err != nil {
 			return err
 		}
