@@ -142,6 +142,7 @@ func buildStarter(p privileges) (*program.Builder, program.Address) {
 		}
 		b.Call(program.Exit, "set limit", unix.SYS_PRLIMIT64, c(0), c(l.resource), b.Data(encodeLimit(value, value)), c(0))
 	}
+	b.Call(program.Exit, "set timer slack", unix.SYS_PRCTL, c(unix.PR_SET_TIMERSLACK), c(50_000), c(0), c(0), c(0)) // the kernel's default; the worker has another
 	// A function has its share of the processors, but its waking takes none away from whoever runs: on a full machine
 	// the service first finishes what it is at, and hands over several events at a time.
 	b.Call(program.Exit, "schedule as a batch", unix.SYS_SCHED_SETSCHEDULER, c(0), c(unix.SCHED_BATCH), b.Data(make([]byte, 4)))
