@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,11 +49,8 @@ func (p *parking) run(raw syscall.RawConn) {
 	events := make([]unix.EpollEvent, 128)
 	err := raw.Read(func(uintptr) bool {
 		for {
-			n, err := unix.EpollWait(p.epoll, events, 0)
-			if err == syscall.EINTR {
-				continue
-			}
-			for _, e := range events[:max(n, 0)] {
+			n := p.look(events)
+			for _, e := range events[:n] {
 				p.mu.Lock()
 				c := p.conns[e.Fd]
 				p.mu.Unlock()
@@ -66,6 +64,19 @@ func (p *parking) run(raw syscall.RawConn) {
 		}
 	})
 	panic(err) // the file is never closed
+}
+
+// look takes what is ready now. As transfer does, it does not tell the Go scheduler.
+func (p *parking) look(events []unix.EpollEvent) int {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		if errno != syscall.EINTR {
+			if errno != 0 {
+				return 0
+			}
+			return int(n)
+		}
+	}
 }
 
 func (p *parking) forget(c *Conn) {
