@@ -28,6 +28,7 @@ demo: build dependencies $(CLIENTS)/ready ## Deploy and invoke real functions wi
 
 test: lint dependencies $(CLIENTS)/ready botocore ## Every check and every test (root)
 	$(GO) test -race $(RACED)
+	$(GO) test -race -run 'Grant|SameTime|AtOnce|Concurrent|Looks' ./artifact
 	CLOISTER_CLIENTS=$(CURDIR)/$(CLIENTS) CLOISTER_BOTOCORE=$(CURDIR)/$(BOTOCORE) $(GO) test -timeout 25m ./...
 
 lint: ## gofmt, vet, staticcheck

@@ -61,8 +61,8 @@ func (s *routes) find(r *http.Request) *route {
 		return to
 	}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
-		prefix, _, _ := strings.Cut(target, ".")
-		if to := s.byTarget[prefix]; to != nil {
+		operation := max(strings.LastIndexByte(target, '.'), 0) // some prefixes have dots themselves
+		if to := s.byTarget[target[:operation]]; to != nil {
 			return to
 		}
 	}

@@ -30,6 +30,15 @@ func main() {
 		}
 		return
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == neighbourCommand {
+		if err := measureNeighbours(ctx, "bin/cloister", "", os.Args[2:]...); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: failed:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	binary := flag.String("binary", "bin/cloister", "the cloister binary")
 	rounds := flag.Int("rounds", 9, "interleaved rounds")
 	slice := flag.Duration("slice", 2*time.Second, "load per service and round")
@@ -38,8 +47,6 @@ func main() {
 	harms := flag.Bool("neighbours", true, "measure what hostile functions do to a quiet one as well")
 	write := flag.String("write", "", "file whose tables between the marker comments are replaced")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	b := &bench{rounds: *rounds, slice: *slice, cold: *cold}
 	err := json.Unmarshal([]byte("["+*callers+"]"), &b.callers)
 	if err == nil {
