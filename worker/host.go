@@ -224,7 +224,7 @@ func (h *Host) Acknowledge(id string) {
 	e := h.environments[id]
 	h.mu.Unlock()
 	if e != nil {
-		e.api.Acknowledge()
+		e.acknowledge()
 	}
 }
 

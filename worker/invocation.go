@@ -92,6 +92,7 @@ type outcome struct {
 	fault   error    // set when the platform failed: there is no answer
 	took    time.Duration
 	init    time.Duration // init phase reported with this invocation
+	peak    int64         // most memory that the environment has had, in bytes; 0: not read yet
 }
 
 // invoke serves one invocation. It returns as soon as the answer is there; what follows (the
@@ -140,6 +141,29 @@ func (e *environment) invoke(ctx context.Context, inv *lambda.Invocation) (*lamb
 		return nil, o.fault
 	}
 	return result, nil
+}
+
+// acknowledge tells the runtime that its answer has been passed on, and does what of the invocation's end need not keep
+// the next event waiting.
+func (e *environment) acknowledge() {
+	e.api.Acknowledge()
+	select {
+	case <-e.turn:
+	default:
+		return // the next event has come already
+	}
+	if e.unfinished != nil {
+		e.unfinished.peak = e.memoryPeak()
+	}
+	e.give()
+}
+
+func (e *environment) memoryPeak() int64 {
+	peak, err := e.box.MemoryPeak()
+	if err != nil && !e.ended {
+		e.host.config.Logger.Warn("memory peak not read", "environment", e.id, "error", err)
+	}
+	return peak
 }
 
 // died says whether the runtime has ended since its last event.
@@ -263,11 +287,11 @@ func (e *environment) finish() {
 	}
 	e.unfinished = nil
 	if o.failure == nil && !e.api.Settle() {
+		o.peak = 0 // it works on
 		o.failure = e.awaitIdle(o.deadline)
 	}
-	peak, err := e.box.MemoryPeak()
-	if err != nil && !e.ended {
-		e.host.config.Logger.Warn("memory peak not read", "environment", e.id, "error", err)
+	if o.peak == 0 || o.failure != nil {
+		o.peak = e.memoryPeak()
 	}
 	if o.failure != nil && !e.ended {
 		e.reset(context.Background())
@@ -278,7 +302,7 @@ func (e *environment) finish() {
 			time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), o.requestID, e.spec.Version.Timeout.Seconds()))
 	}
 	e.output.platform("END RequestId: " + o.requestID + "\n")
-	e.output.platform(report(&e.spec.Version, o.requestID, o, peak))
+	e.output.platform(report(&e.spec.Version, o.requestID, o))
 	e.output.flush()
 }
 

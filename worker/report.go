@@ -17,10 +17,10 @@ func milliseconds(d time.Duration) string {
 
 // report is the REPORT line. Billed duration is rounded up to 1 ms and, for every function since
 // August 2025, includes the init phase.
-func report(v *lambda.Version, requestID string, o *outcome, peakBytes int64) string {
+func report(v *lambda.Version, requestID string, o *outcome) string {
 	took := min(o.took, v.Timeout) // AWS never reports more than the timeout
 	billed := int64(math.Ceil(float64(took+o.init) / float64(time.Millisecond)))
-	used := min((peakBytes+1<<20-1)>>20, int64(v.MemoryMiB))
+	used := min((o.peak+1<<20-1)>>20, int64(v.MemoryMiB))
 	line := "REPORT RequestId: " + requestID +
 		"\tDuration: " + milliseconds(took) +
 		"\tBilled Duration: " + strconv.FormatInt(billed, 10) + " ms" +
