@@ -107,7 +107,7 @@ func TestAKilledWorkerTakesItsSandboxesAlongAndSweepRemovesTheRest(t *testing.T)
 	bystander := newBackend(t)
 	neighbour := attachCell(t, bystander, images)
 	probe := sandboxtest.Start(t, neighbour, "wait")
-	before := hostState(t)
+	before := hostState(t, config)
 
 	worker := startWorker(t, config, images)
 	if running := processesOf(t, config); len(running) < 8 {
