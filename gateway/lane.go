@@ -186,18 +186,18 @@ func (t *track) run() (handOver bool) {
 	t.stream.SetDeadline(time.Time{})
 	t.reader = bufio.NewReaderSize(t.stream, laneBufferBytes)
 	for patience := config.HeaderTimeout; ; patience = config.IdleTimeout {
-		t.stream.SetReadDeadline(time.Now().Add(patience))
+		t.stream.SetDeadline(time.Now().Add(patience)) // writing, too: reading answers key updates
 		if _, err := t.reader.Peek(1); err != nil {
 			return false
 		}
 		if !t.lane.busy(t, true) {
 			return false
 		}
-		t.stream.SetReadDeadline(time.Now().Add(config.HeaderTimeout))
+		t.stream.SetDeadline(time.Now().Add(config.HeaderTimeout))
 		if plain, err := t.plain(); err != nil || !plain {
 			return err == nil
 		}
-		t.stream.SetReadDeadline(time.Now().Add(config.HeaderTimeout + config.BodyTimeout))
+		t.stream.SetDeadline(time.Now().Add(config.HeaderTimeout + config.BodyTimeout))
 		if !t.answer() {
 			return false
 		}
@@ -265,7 +265,7 @@ func (t *track) handOver() {
 	if t.direct != nil {
 		t.direct.Patient() // net/http reads ahead and interrupts that
 	}
-	t.stream.SetReadDeadline(time.Time{})
+	t.stream.SetDeadline(time.Time{})
 	select {
 	case t.handed <- &handedConn{t.stream, t.reader}:
 	case <-t.ended:

@@ -21,8 +21,11 @@ const (
 // maxCarriedBytes bounds the requests that are handled by who offered the event.
 const maxCarriedBytes = 32 << 10
 
+// maxCarriedReads bounds in how many pieces they may come, and so how long who offered the event reads.
+const maxCarriedReads = 8
+
 // standAside waits as long as somebody else reads from the connection, or nobody.
-func (c *connection) standAside() {
+func (c *connection) standAside() bool {
 	c.server.mu.Lock()
 	held := c.hold != free
 	if !held {
@@ -37,8 +40,11 @@ func (c *connection) standAside() {
 	}
 	if c.deferred { // it was given back before Acknowledge
 		c.deferred = false
-		_, _ = c.conn.Write(c.out) // the next read finds the same error
+		if _, err := c.conn.Write(c.out); err == nil && c.over {
+			c.linger()
+		}
 	}
+	return !c.over // after an error of Write the next read finds it, too
 }
 
 // holdBack makes c, which has just asked for an event, the connection that is carried. It is one at most, so
@@ -99,7 +105,7 @@ func (c *connection) carry(inv *invocation) bool {
 	c.start += n
 	c.deferring = true
 	keep := c.handle(&h)
-	c.deferring = false
+	c.deferring, c.over = false, !keep
 	if !keep || len(inv.done) == 0 {
 		c.put(free)
 	} else {
@@ -115,7 +121,7 @@ func (h *head) ordinary() bool { return !h.close && !h.version10 && !h.expect &&
 // returns its length, but consumes nothing; 0 means that the connection's goroutine must see to it.
 func (c *connection) readWhole(h *head) int {
 	c.shrink()
-	for {
+	for range maxCarriedReads {
 		if n := whole(c.buffer[c.start:c.end], h); n > 0 {
 			return n
 		}
@@ -128,6 +134,7 @@ func (c *connection) readWhole(h *head) int {
 		}
 		c.end += n
 	}
+	return 0
 }
 
 // makeRoom moves what is unread to the front of the buffer, or takes a larger one.

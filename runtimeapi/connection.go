@@ -50,6 +50,7 @@ type connection struct {
 	// Owned by who carries the connection.
 	deferring bool // the reply to an accepted answer is left in out
 	deferred  bool // and has been
+	over      bool // and the connection ends with it
 }
 
 // A persistence is what the next answer says of the connection's future.
@@ -76,7 +77,9 @@ func (c *connection) serve() {
 		}
 	}()
 	for {
-		c.standAside()
+		if !c.standAside() {
+			return
+		}
 		var h head
 		err := c.readHead(&h)
 		if c.owes && !c.awaitTurn(err) {
@@ -128,11 +131,6 @@ func (c *connection) reply(h *head, b *body, r *reply) bool {
 	if !keep {
 		c.persistence = closing
 	}
-	if c.deferring && r == accepted && keep {
-		c.out = r.append(c.out[:0], c.persistence.header(), false)
-		c.deferred = true
-		return true
-	}
 	if err := c.write(r, h.bodiless); err != nil {
 		return false
 	}
@@ -144,6 +142,10 @@ func (c *connection) reply(h *head, b *body, r *reply) bool {
 
 func (c *connection) write(r *reply, withoutBody bool) error {
 	c.out = r.append(c.out[:0], c.persistence.header(), withoutBody)
+	if c.deferring { // who offered the event must not wait for a client that does not read
+		c.deferred = true
+		return nil
+	}
 	_, err := c.conn.Write(c.out)
 	return err
 }
@@ -151,7 +153,7 @@ func (c *connection) write(r *reply, withoutBody bool) error {
 // linger ends the connection in a way that lets the client read the last answer though it may
 // still be sending: closing with unread input would reset the connection.
 func (c *connection) linger() {
-	if !c.closeWrite() {
+	if c.deferring || !c.closeWrite() { // standAside does it
 		return
 	}
 	if c.conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {

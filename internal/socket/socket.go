@@ -162,6 +162,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, c.failed("read", net.ErrClosed)
 	}
 	defer c.release()
+	if d := c.readDeadline.Load(); d != 0 && time.Now().UnixNano() >= d { // a peer that never stops sending never makes us wait
+		return 0, c.failed("read", os.ErrDeadlineExceeded)
+	}
 	n, err := c.first(b)
 	for err == syscall.EAGAIN {
 		if err := c.wait(unix.EPOLLIN, c.readable, c.readDeadline.Load()); err != nil {

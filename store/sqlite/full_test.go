@@ -79,8 +79,8 @@ func TestOnARealFullDiskTheServiceGoesOnWhenThereIsRoom(t *testing.T) {
 				written = append(written, name)
 				continue
 			}
-			if lambda.KindOf(err) != lambda.Unavailable {
-				t.Fatalf("on a full disk Commit gave %v, want Unavailable", err)
+			if lambda.KindOf(err) != lambda.Unavailable || !strings.Contains(err.Error(), "make room") {
+				t.Fatalf("on a full disk Commit gave %v, want Unavailable and what to do", err)
 			}
 			break
 		}

@@ -218,6 +218,9 @@ func (w *writer) commitGroup(group []*request) {
 	case isDamage(err):
 		err = classifyRead(err)
 	default:
+		if errors.Is(err, sqlite3.FULL) {
+			err = fmt.Errorf("no space left on the disk: make room: %w", err)
+		}
 		err = &lambda.Error{Kind: lambda.Unavailable, Op: "commit to the store", Message: "the store cannot write now", Err: err}
 	}
 	for _, r := range group {

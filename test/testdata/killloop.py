@@ -3,7 +3,9 @@ Every call asks for leave first, so that the test knows which calls are in fligh
 
     ->  "begin CLIENT"                  a call is to be made
     <-  "go CLIENT" or "stop CLIENT"
-    ->  "end CLIENT RETRIES ok|problem" its outcome
+    ->  "end CLIENT RETRIES ok "        it was answered rightly
+     or "end CLIENT RETRIES failed WHY" after its last attempt the standard mode would have tried again
+     or "end CLIENT RETRIES final WHY"  nothing would have helped
 """
 import hashlib
 import json
@@ -14,9 +16,11 @@ import time
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.retries.standard import TransientRetryableChecker
 
-NAME, CLIENTS, ATTEMPTS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-leaves = [queue.SimpleQueue() for _ in range(CLIENTS)]
+NAME, FIRST, CLIENTS, ATTEMPTS = sys.argv[1], *map(int, sys.argv[2:])
+leaves = {client: queue.SimpleQueue() for client in range(FIRST, FIRST + CLIENTS)}
 speaking = threading.Lock()
 
 
@@ -36,6 +40,13 @@ def call(lam, client, count):
     return answer["ResponseMetadata"]["RetryAttempts"]
 
 
+def transient(e):
+    """Whether the standard mode tries again after e: the classes and status codes are its own."""
+    if isinstance(e, ClientError):
+        return e.response["ResponseMetadata"]["HTTPStatusCode"] in TransientRetryableChecker._TRANSIENT_STATUS_CODES
+    return isinstance(e, TransientRetryableChecker._TRANSIENT_EXCEPTION_CLS)
+
+
 def run(client):
     # 3 attempts are the default of this mode; the control has 1.
     lam = boto3.client("lambda", config=Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}))
@@ -53,13 +64,13 @@ def run(client):
         count += 1
         attempts.clear()
         try:
-            retries, outcome = call(lam, client, count), "ok"
+            say("end", client, call(lam, client, count), "ok", "")
         except Exception as e:
-            retries, outcome = 0, " ".join(f"{type(e).__name__}: {e}; attempts: {attempts}".split())
-        say("end", client, retries, outcome)
+            why = " ".join(f"{type(e).__name__}: {e}; attempts: {attempts}".split())
+            say("end", client, max(len(attempts) - 1, 0), "failed" if transient(e) else "final", why)
 
 
-threads = [threading.Thread(target=run, args=(i,)) for i in range(CLIENTS)]
+threads = [threading.Thread(target=run, args=(client,)) for client in leaves]
 [t.start() for t in threads]
 for line in sys.stdin:
     word, client = line.split()
