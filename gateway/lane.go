@@ -237,8 +237,7 @@ func (t *track) plain() (bool, error) {
 
 // answer reads one plain request and answers it. It reports whether another one may follow.
 func (t *track) answer() (more bool) {
-	socket.Begin()
-	defer socket.End()
+	defer socket.Begin().End()
 	r, err := http.ReadRequest(t.reader)
 	if err != nil {
 		return false // plain allows nothing that does not parse

@@ -91,3 +91,45 @@ func TestAWholeRequestIsRecognised(t *testing.T) {
 		}
 	}
 }
+
+// Who offers an event holds the environment's turn: whatever the function sends, it comes back soon.
+func TestADribblingFunctionDoesNotHoldWhoOffers(t *testing.T) {
+	const promise = "POST /2018-06-01/runtime/invocation/id/response HTTP/1.1\r\nHost: x\r\n"
+	for name, begin := range map[string]string{
+		"an answer byte by byte":        promise + "Content-Length: 30000\r\n\r\n",
+		"a malformed chunk and no end":  promise + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"a mode that is none, no end":   promise + "Lambda-Runtime-Function-Response-Mode: nonsense\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+		"a head that never ends":        promise + "X-Header: ",
+		"a head and nothing afterwards": promise + "Content-Length: 2\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, address := serve(t, Config{})
+			c := dial(t, address)
+			c.send(nextRequest)
+			if err := server.AwaitIdle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			over, dribbled := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(dribbled)
+				c.want(200, "{}")
+				for _, err := c.conn.Write([]byte(begin)); err == nil; _, err = c.conn.Write([]byte("1")) {
+					select {
+					case <-over:
+						return
+					case <-time.After(500 * time.Microsecond):
+					}
+				}
+			}()
+			began := time.Now()
+			if _, err := server.Offer(Event{RequestID: "id", Payload: []byte("{}")}); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 2*time.Second { // a machine under load is slow; a held goroutine comes back never, or after 15 s
+				t.Errorf("Offer returned after %s", took)
+			}
+			close(over)
+			<-dribbled
+		})
+	}
+}

@@ -149,14 +149,19 @@ var damages = map[string]damage{
 	}, mend: func(d dataDirectory) {
 		d.done(os.Rename(d.aside(), d.state("root.key")))
 	}, says: []string{"root key DIR/front/state/root.key is missing", "put the key back"}},
+	"no state at all, as where its disk is not mounted": {do: func(d, _ dataDirectory) {
+		d.done(os.Rename(d.state(""), d.aside()))
+	}, mend: func(d dataDirectory) {
+		d.done(os.Rename(d.aside(), d.state("")))
+	}, says: []string{"state of this installation is missing from DIR/front/state", "mount or put back what was there, or name a new data directory"}},
 	"a root key that others may read": {do: func(d, _ dataDirectory) {
 		d.done(os.Chmod(d.state("root.key"), 0o644))
 	}, mend: func(d dataDirectory) {
 		d.done(os.Chmod(d.state("root.key"), 0o600))
-	}, says: []string{"root.key", "its mode is 0644, want 0600"}},
+	}, says: []string{"root.key", "its mode is 0644, want 0600", "chmod 600"}},
 	"a cut root key": {do: func(d, _ dataDirectory) {
 		d.put(d.state("root.key"), d.get(d.state("root.key"))[:20])
-	}, says: []string{"root.key", "20 bytes, want 32"}},
+	}, says: []string{"root.key", "20 bytes, want 32", "put back the key"}},
 	"the store of another installation": {do: func(d, other dataDirectory) {
 		d.put(d.state("meta.db"), d.get(other.state("meta.db")))
 	}, says: []string{"made under another root key", "put back the root key"}},

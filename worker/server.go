@@ -87,8 +87,7 @@ func (s *Server) create(ctx context.Context, c *channel.Conn, r *channel.Request
 }
 
 func (s *Server) invoke(ctx context.Context, c *channel.Conn, r *channel.Request) error {
-	socket.Begin()
-	defer socket.End()
+	defer socket.Begin().End()
 	in := new(invoke)
 	if err := r.Header(in); err != nil {
 		return err

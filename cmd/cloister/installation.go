@@ -53,7 +53,7 @@ func openInstallation(directory string) (*installation, error) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	in := &installation{directory: directory}
-	for _, step := range []func() error{in.checkOurs, in.lock, in.writeSchema, in.readID, in.claimID, in.claimSlot, in.makeDirectories} {
+	for _, step := range []func() error{in.checkOurs, in.lock, in.writeSchema, in.readID, in.claimID, in.claimSlot, in.checkState, in.makeDirectories} {
 		if err := step(); err != nil {
 			in.close()
 			return nil, err
@@ -216,6 +216,18 @@ func (in *installation) claimSlot() error {
 		return durable.WriteFile(in.path("slot"), []byte(strconv.Itoa(slot)+"\n"), 0o644)
 	}
 	return fmt.Errorf("claim user ids: %d installations run on this host already", slots)
+}
+
+// checkState refuses to begin a second installation in the place of one that has served: where the state of
+// that is not there, its disk may not be mounted.
+func (in *installation) checkState() error {
+	if _, err := os.Lstat(in.path("endpoint")); errors.Is(err, fs.ErrNotExist) {
+		return nil // it never served
+	}
+	if found, err := os.ReadDir(in.state()); err == nil && len(found) > 0 {
+		return nil // what is missing of it is told by whoever reads it
+	}
+	return fmt.Errorf("the state of this installation is missing from %s: mount or put back what was there, or name a new data directory", in.state())
 }
 
 func (in *installation) makeDirectories() error {

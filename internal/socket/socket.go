@@ -44,20 +44,49 @@ var hotReaders = int32(max(1, runtime.GOMAXPROCS(0)-1))
 
 var (
 	hot          atomic.Int32 // goroutines that block in the kernel now
-	exchanges    atomic.Int32 // between Begin and End
 	crowdedUntil atomic.Int64 // nanoseconds after started
 	started      = time.Now()
+	recent       exchanges
 )
 
-// Begin notes that an exchange begins for whose end a peer waits.
-func Begin() {
-	if exchanges.Add(1) > hotReaders {
-		crowdedUntil.Store(int64(time.Since(started) + crowdedWait))
-	}
+// exchanges counts those that began in this span of crowdedWait or in the one before. One that lasts longer
+// waits for a slow function or client and needs no processor.
+type exchanges struct {
+	mu     sync.Mutex
+	span   int64    // guarded by mu; number of this span
+	counts [2]int32 // guarded by mu; of this span and the one before
 }
 
-// End notes that an exchange has ended.
-func End() { exchanges.Add(-1) }
+// An Exchange is something for whose end a peer waits.
+type Exchange struct{ span int64 }
+
+// Begin notes that an exchange begins. Its End must be called once.
+func Begin() Exchange {
+	now := time.Since(started)
+	recent.mu.Lock()
+	defer recent.mu.Unlock()
+	if passed := int64(now/crowdedWait) - recent.span; passed > 0 {
+		recent.counts[0], recent.counts[1] = 0, recent.counts[0]
+		if passed > 1 {
+			recent.counts[1] = 0
+		}
+		recent.span += passed
+	}
+	recent.counts[0]++
+	if recent.counts[0]+recent.counts[1] > hotReaders {
+		crowdedUntil.Store(int64(now + crowdedWait))
+	}
+	return Exchange{recent.span}
+}
+
+// End notes that the exchange has ended.
+func (e Exchange) End() {
+	recent.mu.Lock()
+	defer recent.mu.Unlock()
+	if ago := recent.span - e.span; ago < int64(len(recent.counts)) {
+		recent.counts[ago]--
+	}
+}
 
 // crowded says whether there are, or were a moment ago, more exchanges than processors that could wait for them.
 func crowded() bool {

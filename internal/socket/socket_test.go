@@ -174,3 +174,62 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 		t.Error("the pipe was closed")
 	}
 }
+
+// A peer that always has one more byte never lets the reader wait.
+func TestADeadlineHoldsThoughBytesKeepComing(t *testing.T) {
+	c, peer := pair(t, "tcp")
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				peer.Write([]byte{1})
+				time.Sleep(300 * time.Microsecond)
+			}
+		}
+	}()
+	began := time.Now()
+	c.SetReadDeadline(began.Add(50 * time.Millisecond))
+	var err error
+	for b := make([]byte, 16); err == nil && time.Since(began) < 5*time.Second; {
+		_, err = c.Read(b)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+}
+
+func TestOnlyManyShortExchangesAreACrowd(t *testing.T) {
+	quiet := func() {
+		time.Sleep(3 * crowdedWait)
+		if crowded() {
+			t.Fatal("crowded without exchanges that have just begun")
+		}
+	}
+	quiet()
+	var slow []Exchange
+	for range hotReaders + 1 {
+		slow = append(slow, Begin())
+	}
+	if !crowded() {
+		t.Error("more exchanges than processors are no crowd")
+	}
+	quiet() // they go on
+	Begin().End()
+	if hotReaders > 0 && crowded() {
+		t.Error("slow exchanges and a short one are a crowd")
+	}
+	for _, e := range slow {
+		e.End()
+	}
+	quiet()
+	for range 10 * hotReaders {
+		Begin().End()
+	}
+	if crowded() {
+		t.Error("exchanges one after the other are a crowd")
+	}
+}
