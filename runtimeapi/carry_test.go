@@ -3,9 +3,12 @@ package runtimeapi
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
+
+	"cloister/internal/socket"
 )
 
 // The answer is acknowledged by one goroutine while another waits for the next poll, in any order.
@@ -19,8 +22,8 @@ func TestTheNextPollIsSeenWhoeverAcknowledges(t *testing.T) {
 	carried := 0
 	for i := range 300 {
 		id := fmt.Sprintf("event-%d", i)
-		var runtime, group sync.WaitGroup
-		runtime.Go(func() {
+		var client, group sync.WaitGroup
+		client.Go(func() {
 			c.want(200, id)
 			c.send(post(id, "response", "done"))
 			c.want(202, `{"status":"OK"}`)
@@ -46,7 +49,7 @@ func TestTheNextPollIsSeenWhoeverAcknowledges(t *testing.T) {
 			}
 		})
 		group.Wait()
-		runtime.Wait()
+		client.Wait()
 	}
 	if carried == 0 {
 		t.Error("no answer came at once, so nothing was tested")
@@ -109,6 +112,8 @@ func TestADribblingFunctionDoesNotHoldWhoOffers(t *testing.T) {
 			if err := server.AwaitIdle(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			stop := crowd(t) // where readers are patient
+			defer stop()
 			over, dribbled := make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(dribbled)
@@ -117,7 +122,7 @@ func TestADribblingFunctionDoesNotHoldWhoOffers(t *testing.T) {
 					select {
 					case <-over:
 						return
-					case <-time.After(500 * time.Microsecond):
+					case <-time.After(time.Millisecond):
 					}
 				}
 			}()
@@ -131,5 +136,32 @@ func TestADribblingFunctionDoesNotHoldWhoOffers(t *testing.T) {
 			close(over)
 			<-dribbled
 		})
+	}
+}
+
+// crowd makes the sockets of this process believe that many short exchanges are under way.
+func crowd(t *testing.T) (stop func()) {
+	t.Helper()
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			var many []socket.Exchange
+			for range 2 * runtime.NumCPU() {
+				many = append(many, socket.Begin())
+			}
+			for _, e := range many {
+				e.End()
+			}
+			select {
+			case <-over:
+				return
+			case <-time.After(3 * time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
 	}
 }

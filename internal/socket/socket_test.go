@@ -186,8 +186,7 @@ func TestADeadlineHoldsThoughBytesKeepComing(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				peer.Write([]byte{1})
-				time.Sleep(300 * time.Microsecond)
+				peer.Write(make([]byte, 4096))
 			}
 		}
 	}()
