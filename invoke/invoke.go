@@ -28,8 +28,13 @@ const DefaultConcurrency = 1000
 // answerGrace is how much longer than the function's timeout an answer may take.
 const answerGrace = 5 * time.Second
 
-// attempts bounds how many environments that did not take the event are tried.
-const attempts = 4
+// Bounds of how many environments that did not take the event are tried.
+const (
+	attempts = 4 // that have ended
+	// busyAttempts of environments that are still finishing their last event. Each has waited for a tenth of a second, so on a
+	// machine whose processors are all taken an event waits for seconds before it is refused.
+	busyAttempts = 50
+)
 
 // Versions resolves a function reference. Implemented by control.Control.
 type Versions interface {
@@ -94,16 +99,21 @@ func (s *Service) Invoke(ctx context.Context, ref lambda.FunctionReference, inv 
 	// A caller who hangs up ends neither the making of an environment nor the function, which AWS
 	// bills to its end.
 	ctx = context.WithoutCancel(ctx)
-	for range attempts {
+	for gone, busy := 0, 0; gone < attempts && busy < busyAttempts; {
 		result, err := s.once(ctx, v, inv)
 		if err == nil {
 			return result, nil
 		}
-		if kind := lambda.KindOf(err); kind != lambda.EnvironmentGone && kind != lambda.Busy {
+		switch lambda.KindOf(err) {
+		case lambda.EnvironmentGone:
+			gone++
+		case lambda.Busy:
+			busy++
+		default:
 			return nil, err
 		}
 	}
-	return nil, &lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the function's environments keep ending; try again"}
+	return nil, &lambda.Error{Kind: lambda.Unavailable, Op: "invoke", Message: "the function's environments end or are busy before they take the event; try again"}
 }
 
 func checkPayload(inv *lambda.Invocation) error {

@@ -90,6 +90,32 @@ func TestAnEventGoesToAnotherEnvironmentOnlyIfTheFirstHasNotSeenIt(t *testing.T)
 	}
 }
 
+// A busy environment is not lost: where all processors are taken, many in turn may need longer than a worker waits.
+func TestEnvironmentsThatAreStillBusyUseUpNoAttempt(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		busy, gone int
+		want       lambda.Kind
+	}{
+		{"more busy ones than attempts", 3 * attempts, attempts - 1, 0},
+		{"all are lost", 3, attempts, lambda.Unavailable},
+		{"all are busy for good", busyAttempts, 0, lambda.Unavailable},
+	} {
+		s := &script{}
+		for range c.busy {
+			s.run = append(s.run, fails(lambda.Busy))
+		}
+		for range c.gone {
+			s.run = append(s.run, fails(lambda.EnvironmentGone))
+		}
+		s.run = append(s.run, echo)
+		_, err := newService(t, 1, s).Invoke(t.Context(), f, &lambda.Invocation{})
+		if (err != nil) != (c.want != 0) || err != nil && lambda.KindOf(err) != c.want || s.deferred != c.busy || len(s.discarded) != c.gone {
+			t.Errorf("%s: error %v, %d deferred, %d discarded", c.name, err, s.deferred, len(s.discarded))
+		}
+	}
+}
+
 func TestPayloadsAreCheckedBeforeAnythingElse(t *testing.T) {
 	for name, c := range map[string]struct {
 		payload string

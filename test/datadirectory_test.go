@@ -153,7 +153,7 @@ var damages = map[string]damage{
 		d.done(os.Rename(d.state(""), d.aside()))
 	}, mend: func(d dataDirectory) {
 		d.done(os.Rename(d.aside(), d.state("")))
-	}, says: []string{"state of this installation is missing from DIR/front/state", "mount or put back what was there, or name a new data directory"}},
+	}, says: []string{"state of this installation is missing from", "mount or put back what was there, or name a new data directory"}},
 	"a root key that others may read": {do: func(d, _ dataDirectory) {
 		d.done(os.Chmod(d.state("root.key"), 0o644))
 	}, mend: func(d dataDirectory) {
