@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"cloister/internal/durable"
 )
@@ -84,8 +85,14 @@ func tryLock(path string) (*os.File, error) {
 	return f, nil
 }
 
+// lockPatience is how long a serve that was just killed may take to be gone, on a busy machine.
+const lockPatience = 2 * time.Second
+
 func (in *installation) lock() error {
 	f, err := tryLock(in.path("lock"))
+	for end := time.Now().Add(lockPatience); errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(end); f, err = tryLock(in.path("lock")) {
+		time.Sleep(20 * time.Millisecond)
+	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("the data directory %s is in use by another cloister serve", in.directory)
 	}
