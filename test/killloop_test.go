@@ -64,9 +64,15 @@ func (l *killLoop) begin(client int) {
 	delete(l.stale, client)
 }
 
-// end is told how many attempts beyond the first a call took. A failure is final if the standard mode does not try
-// again after it.
-func (l *killLoop) end(c *callers, client, retries int, failure string, final bool) {
+// An outcome is how a call ended.
+type outcome struct {
+	verdict string // ok, failed, or final, which the standard mode does not try again
+	retries int    // attempts beyond the first
+	why     string // what became of the attempts
+}
+
+// end is told how a call ended.
+func (l *killLoop) end(c *callers, client int, o outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	hits := l.flying[client]
@@ -75,14 +81,14 @@ func (l *killLoop) end(c *callers, client, retries int, failure string, final bo
 	if hits > 0 {
 		c.hit++
 	}
-	if retries > 0 {
+	if o.retries > 0 {
 		c.retried++
 	}
-	told := fmt.Sprintf("%s: client %d, %d kills during its call, tried again %d times: %s", c.name, client, hits, retries, failure)
+	told := fmt.Sprintf("%s: client %d, %d kills during its call, tried again %d times: %s: %s", c.name, client, hits, o.retries, o.verdict, o.why)
 	switch {
-	case final || retries > hits || failure != "" && hits < c.attempts:
+	case o.verdict == "final" || o.retries > hits || o.verdict == "failed" && hits < c.attempts:
 		c.wrong = append(c.wrong, told)
-	case failure != "":
+	case o.verdict == "failed":
 		c.failures = append(c.failures, told)
 	}
 }
@@ -205,7 +211,7 @@ func (l *killLoop) boto3(ctx context.Context, s *service.Service, c *callers, st
 		client, _ := strconv.Atoi(words[1])
 		if words[0] == "end" {
 			retries, _ := strconv.Atoi(words[2])
-			l.end(c, client, retries, words[4], words[3] == "final")
+			l.end(c, client, outcome{verdict: words[3], retries: retries, why: words[4]})
 			continue
 		}
 		leave := "go"
@@ -244,40 +250,40 @@ func (l *killLoop) goSDK(ctx context.Context, c *callers, stop <-chan struct{}) 
 				default:
 				}
 				l.begin(client)
-				retries, err := callOnce(ctx, lam, client, count)
-				if err != nil {
-					l.end(c, client, retries, err.Error(), true) // after its last attempt, or not for another one
-					continue
-				}
-				l.end(c, client, retries, "", false)
+				l.end(c, client, callOnce(ctx, lam, client, count))
 			}
 		})
 	}
 	return nil
 }
 
-func callOnce(ctx context.Context, lam *awslambda.Client, client, count int) (retries int, err error) {
+// callOnce says ok or final: an error is what the last attempt met, or is not for another one.
+func callOnce(ctx context.Context, lam *awslambda.Client, client, count int) outcome {
 	padding := strings.Repeat("x", 10)
 	if count%4 == 0 {
 		padding = strings.Repeat("x", 300_000)
 	}
 	event, err := json.Marshal(map[string]any{"client": client, "count": count, "padding": padding})
 	if err != nil {
-		return 0, err
+		return outcome{verdict: "final", why: err.Error()}
 	}
 	out, err := lam.Invoke(ctx, &awslambda.InvokeInput{FunctionName: new("loop"), Payload: event})
 	if err != nil {
-		return 0, err
+		return outcome{verdict: "final", why: err.Error()}
 	}
+	o := outcome{verdict: "ok"}
 	if results, ok := retry.GetAttemptResults(out.ResultMetadata); ok {
-		retries = len(results.Results) - 1
+		o.retries = len(results.Results) - 1
+		for _, attempt := range results.Results {
+			o.why += fmt.Sprintf("%v; ", attempt.Err)
+		}
 	}
 	digest := sha256.Sum256([]byte(padding))
 	want, err := json.Marshal([]any{client, count, hex.EncodeToString(digest[:])})
 	if got := bytes.ReplaceAll(out.Payload, []byte(" "), nil); err != nil || out.FunctionError != nil || !bytes.Equal(got, want) {
-		return retries, fmt.Errorf("answer %s, want %s", out.Payload, want)
+		return outcome{verdict: "final", retries: o.retries, why: fmt.Sprintf("answer %s, want %s", out.Payload, want)}
 	}
-	return retries, nil
+	return o
 }
 
 func TestStandardRetriesFinishEveryCallWhileFrontAndWorkerAreKilled(t *testing.T) {

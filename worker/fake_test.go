@@ -181,13 +181,19 @@ func (p *process) answer(id, body string) bool {
 // upstream has code for everybody and keeps the log.
 type upstream struct {
 	fetches atomic.Int64
+	refuse  func(grant string) error // nil refuses nothing
 
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (u *upstream) Fetch(_ context.Context, _ string, _ lambda.Artifact, w io.Writer) error {
+func (u *upstream) Fetch(_ context.Context, grant string, _ lambda.Artifact, w io.Writer) error {
 	u.fetches.Add(1)
+	if u.refuse != nil {
+		if err := u.refuse(grant); err != nil {
+			return err
+		}
+	}
 	_, err := w.Write([]byte("image"))
 	return err
 }

@@ -45,36 +45,46 @@ func (c *images) acquire(ctx context.Context, accountID string, a lambda.Artifac
 		return nil, &lambda.Error{Kind: lambda.AccessDenied, Op: "fetch code", Message: "the artifact belongs to another account"}
 	}
 	key := accountID + "/" + a.ID // the account keeps mounts of equal code in different accounts apart
-	c.mu.Lock()
-	i := c.byKey[key]
-	if i != nil {
-		if i.users++; i.users == 1 {
-			c.wake(i)
+	for {
+		i, first := c.join(key, a.Size)
+		if first {
+			i.File, i.err = c.fetch(ctx, a, grant)
+			close(i.ready)
+			if i.err != nil {
+				c.release(i)
+				return nil, i.err
+			}
+			return i, nil
 		}
-		c.mu.Unlock()
 		select {
 		case <-i.ready:
 		case <-ctx.Done():
 			c.release(i)
 			return nil, fmt.Errorf("fetch code: %w", context.Cause(ctx))
 		}
-		if i.err != nil {
-			c.release(i)
-			return nil, i.err
+		if i.err == nil {
+			return i, nil
 		}
-		return i, nil
-	}
-	i = &image{Image: sandbox.Image{Key: key, Size: a.Size}, ready: make(chan struct{}), users: 1}
-	c.byKey[key] = i
-	c.mu.Unlock()
-
-	i.File, i.err = c.fetch(ctx, a, grant)
-	close(i.ready)
-	if i.err != nil {
+		// Another order's fetch failed, perhaps for what is its own: a grant of a front that is
+		// dead, a caller that left. Only what became of its own fetch may refuse an order. This
+		// ends, for each order that fails leaves the others.
 		c.release(i)
-		return nil, i.err
 	}
-	return i, nil
+}
+
+// join makes the caller a user of the image, and says whether it is the first, who has to fetch it.
+func (c *images) join(key string, size int64) (i *image, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i = c.byKey[key]; i != nil {
+		if i.users++; i.users == 1 {
+			c.wake(i)
+		}
+		return i, false
+	}
+	i = &image{Image: sandbox.Image{Key: key, Size: size}, ready: make(chan struct{}), users: 1}
+	c.byKey[key] = i
+	return i, true
 }
 
 // wake takes an image from the idle ones, if it is one of them. The caller holds mu.

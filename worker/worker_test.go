@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cloister/internal/channel"
@@ -230,6 +231,42 @@ func TestEnvironmentsOfOneFunctionShareItsCode(t *testing.T) {
 	if n := u.fetches.Load(); n != 1 || len(h.images.byKey) != 1 {
 		t.Errorf("%d fetches, %d images for one function", n, len(h.images.byKey))
 	}
+}
+
+// An order of a front that was killed, or of a caller that left, must not cost the next front's order its code.
+func TestAnOrderIsRefusedOnlyForItsOwnGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := make(chan struct{})
+		var good atomic.Bool
+		c := newImages(&upstream{refuse: func(grant string) error {
+			<-begin
+			if grant == "good" {
+				good.Store(true)
+				return nil
+			}
+			return &lambda.Error{Kind: lambda.AccessDenied, Op: "redeem a grant", Message: "another front gave it"}
+		}})
+		var refused, served atomic.Int64
+		for _, grant := range []string{"stale", "stale", "good", "stale"} { // the first leads, for all have to share its fetch
+			go func() {
+				switch i, err := c.acquire(t.Context(), "1", lambda.Artifact{ID: "a", Owner: "1"}, grant); {
+				case err == nil && good.Load():
+					served.Add(1)
+					c.release(i)
+				case grant == "stale" && lambda.KindOf(err) == lambda.AccessDenied:
+					refused.Add(1)
+				default:
+					t.Errorf("%s grant: %v", grant, err)
+				}
+			}()
+			synctest.Wait()
+		}
+		close(begin)
+		synctest.Wait()
+		if served.Load() == 0 || refused.Load() == 0 || served.Load()+refused.Load() != 4 {
+			t.Errorf("%d orders served, %d refused", served.Load(), refused.Load())
+		}
+	})
 }
 
 func TestIdleCodeIsBoundedAndTheLongestUnusedGoes(t *testing.T) {

@@ -3,7 +3,7 @@ Every call asks for leave first, so that the test knows which calls are in fligh
 
     ->  "begin CLIENT"                  a call is to be made
     <-  "go CLIENT" or "stop CLIENT"
-    ->  "end CLIENT RETRIES ok "        it was answered rightly
+    ->  "end CLIENT RETRIES ok WHY"     it was answered rightly, after attempts that failed
      or "end CLIENT RETRIES failed WHY" after its last attempt the standard mode would have tried again
      or "end CLIENT RETRIES final WHY"  nothing would have helped
 """
@@ -54,7 +54,7 @@ def run(client):
 
     def note(response, caught_exception, **_):
         outcome = caught_exception or response[1].get("Error") or "ok"
-        attempts.append(f"{time.strftime('%H:%M:%S')} {outcome!r:.150}")
+        attempts.append(f"{time.strftime('%H:%M:%S')} {outcome!r:.300}".replace("\n", " "))
 
     lam.meta.events.register("needs-retry.lambda.Invoke", note)
     while True:
@@ -64,7 +64,8 @@ def run(client):
         count += 1
         attempts.clear()
         try:
-            say("end", client, call(lam, client, count), "ok", "")
+            retries = call(lam, client, count)
+            say("end", client, retries, "ok", *attempts)
         except Exception as e:
             why = " ".join(f"{type(e).__name__}: {e}; attempts: {attempts}".split())
             say("end", client, max(len(attempts) - 1, 0), "failed" if transient(e) else "final", why)
