@@ -43,7 +43,7 @@ func children(t *testing.T, s *service.Service) map[string]int {
 // sandboxes are the names of the service's sandboxes, parked ones included.
 func sandboxes(s *service.Service) map[string]bool {
 	names := map[string]bool{}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*")
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/cloister-" + s.ID + "/*") // for CPU time they lie beside each other
 	for _, g := range groups {
 		if info, err := os.Stat(g); err == nil && info.IsDir() {
 			names[filepath.Base(g)] = true

@@ -60,7 +60,13 @@ func newGroup(t *testing.T, c Config) *Group {
 		if err := errors.Join(g.Kill(ctx), g.Remove(ctx), h.Close()); err != nil {
 			t.Error(err)
 		}
-		for _, d := range append(g.directories(), h.directories()...) {
+		left := g.directories()
+		for _, n := range h.parents() {
+			if n.prefix == "" {
+				left = append(left, n.directory)
+			}
+		}
+		for _, d := range left {
 			if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s is left: %v", d, err)
 			}

@@ -63,11 +63,11 @@ func (h *Hierarchy) Existing(name string) *Group { return h.group(name) }
 
 func (h *Hierarchy) group(name string) *Group {
 	g := &Group{hierarchy: h, name: name, v1: map[controller]string{}}
-	for k, d := range h.v1 {
-		g.v1[k] = filepath.Join(d, name)
+	for k, n := range h.v1 {
+		g.v1[k] = n.path(name)
 	}
-	if h.unified != "" {
-		g.unified = filepath.Join(h.unified, name)
+	if h.unified.directory != "" {
+		g.unified = h.unified.path(name)
 	}
 	return g
 }
@@ -90,8 +90,8 @@ func (g *Group) make() error {
 
 func (g *Group) directories() []string {
 	var all []string
-	for _, d := range g.hierarchy.directories() {
-		all = append(all, filepath.Join(d, g.name))
+	for _, n := range g.hierarchy.parents() {
+		all = append(all, n.path(g.name))
 	}
 	return all
 }

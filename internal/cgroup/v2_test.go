@@ -155,8 +155,8 @@ func TestADelegatedGroupIsUsedAndABusyOneIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := root + "/service/owner"; h.unified != want {
-		t.Errorf("groups are made in %s, not in %s", h.unified, want)
+	if want := root + "/service/owner"; h.unified.directory != want {
+		t.Errorf("groups are made in %s, not in %s", h.unified.directory, want)
 	}
 
 	root, config = fakeV2(t, "/busy")
@@ -170,8 +170,8 @@ func TestADelegatedGroupIsUsedAndABusyOneIsNot(t *testing.T) {
 	if h, err = Open(config); err != nil {
 		t.Fatal(err)
 	}
-	if want := root + "/owner"; h.unified != want {
-		t.Errorf("groups are made in %s, not in %s", h.unified, want)
+	if want := root + "/owner"; h.unified.directory != want {
+		t.Errorf("groups are made in %s, not in %s", h.unified.directory, want)
 	}
 	if _, err := os.Stat(root + "/busy/owner"); err == nil {
 		t.Error("a directory is left where none can be used")
@@ -184,7 +184,7 @@ func TestAHostWithVersion2LacksNothingOfVersion1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(h.v1) != 0 || len(h.directories()) != 1 || !strings.HasSuffix(h.directories()[0], "/owner") {
-		t.Errorf("directories %v", h.directories())
+	if len(h.v1) != 0 || len(h.parents()) != 1 || !strings.HasSuffix(h.parents()[0].directory, "/owner") {
+		t.Errorf("groups lie in %v", h.parents())
 	}
 }
