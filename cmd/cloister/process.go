@@ -87,10 +87,8 @@ func startOnThread(prepare func() error, path string, args []string, attributes 
 			err = fmt.Errorf("set timer slack: %w", err)
 			return
 		}
-		if prepare != nil {
-			if err = prepare(); err != nil {
-				return
-			}
+		if err = prepare(); err != nil {
+			return
 		}
 		process, err = os.StartProcess(path, args, attributes)
 	})

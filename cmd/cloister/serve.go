@@ -44,10 +44,10 @@ func (c *serveCommand) Run(ctx context.Context, out io.Writer) error {
 	}
 	defer in.close()
 	s := &supervisor{command: c, in: in, logger: newLogger(c.Verbose).With("process", "serve")}
+	defer s.close()
 	if err := s.open(); err != nil {
 		return err
 	}
-	defer s.close()
 	if err := s.startBoth(ctx); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloister/internal/cgroup"
 	"cloister/internal/channel"
 )
 
@@ -63,6 +64,7 @@ type supervisor struct {
 	in        *installation
 	logger    *slog.Logger
 	authority *channel.Authority
+	reserve   *cgroup.Reserve // of CPU time, for front and worker
 
 	clients, fromWorkers, fromFront *os.File // listening sockets
 	port                            int
@@ -77,6 +79,9 @@ func (s *supervisor) open() error {
 		return err
 	}
 	if s.authority, err = channel.NewAuthority(s.in.id); err != nil {
+		return err
+	}
+	if s.reserve, err = cgroup.OpenReserve(cgroup.Config{Name: "cloister-" + s.in.id + "-service"}); err != nil {
 		return err
 	}
 	l, err := net.Listen("tcp", s.command.Listen)
@@ -101,6 +106,13 @@ func (s *supervisor) close() {
 	}
 	if s.worker != nil {
 		s.worker.stop(workerPatience)
+	}
+	if s.reserve != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+		defer cancel()
+		if err := s.reserve.Close(ctx); err != nil {
+			s.logger.Error(err.Error())
+		}
 	}
 	for _, f := range []*os.File{s.clients, s.fromWorkers, s.fromFront} {
 		if f != nil {
@@ -143,7 +155,7 @@ func (s *supervisor) startFront(ctx context.Context) (*child, error) {
 	}
 	id := uint32(s.in.uid)
 	front, err := spawn("front", config,
-		func() error { return enterFrontView(s.in.state(), visible) },
+		func() error { return errors.Join(s.reserve.Enter(), enterFrontView(s.in.state(), visible)) },
 		&syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: id, Gid: id}},
 		s.clients, s.fromWorkers)
 	if errors.Is(err, syscall.EACCES) {
@@ -180,7 +192,7 @@ func (s *supervisor) startWorker(ctx context.Context) (*child, error) {
 		MinimumIsolation: s.command.minimum(),
 		Verbose:          s.command.Verbose,
 	}
-	worker, err := spawn("worker", config, nil, &syscall.SysProcAttr{Setpgid: true}, s.fromFront)
+	worker, err := spawn("worker", config, s.reserve.Enter, &syscall.SysProcAttr{Setpgid: true}, s.fromFront)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,16 @@ type Config struct {
 	MakeDirectory func(path string, mode os.FileMode) error
 }
 
+func (c Config) withDefaults() Config {
+	if c.MountInfo == "" {
+		c.MountInfo, c.SelfCgroup = "/proc/self/mountinfo", "/proc/self/cgroup"
+	}
+	if c.MakeDirectory == nil {
+		c.MakeDirectory = os.Mkdir
+	}
+	return c
+}
+
 // A controller is a kernel facility that lives in exactly one hierarchy.
 type controller string
 
@@ -53,7 +63,7 @@ type Hierarchy struct {
 	name    string
 	v1      map[controller]parent // where our groups lie in the hierarchy of the controller
 	unified parent                // the same in version 2; its zero value if the host has none
-	inV2    map[controller]bool    // controllers to be used in version 2
+	inV2    map[controller]bool   // controllers to be used in version 2
 	mkdir   func(string, os.FileMode) error
 }
 
@@ -69,19 +79,13 @@ func Open(c Config) (*Hierarchy, error) {
 	if c.Name == "" || strings.ContainsAny(c.Name, "./\n") {
 		return nil, fmt.Errorf("control groups: bad name %q", c.Name)
 	}
-	mountInfo, selfCgroup := c.MountInfo, c.SelfCgroup
-	if mountInfo == "" {
-		mountInfo, selfCgroup = "/proc/self/mountinfo", "/proc/self/cgroup"
-	}
+	c = c.withDefaults()
 	h := &Hierarchy{name: c.Name, v1: map[controller]parent{}, inV2: map[controller]bool{}, mkdir: c.MakeDirectory}
-	if h.mkdir == nil {
-		h.mkdir = os.Mkdir
-	}
-	mounts, err := readFrom(mountInfo, parseMounts)
+	mounts, err := readFrom(c.MountInfo, parseMounts)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.openV2(mounts.unified, selfCgroup); err != nil {
+	if err := h.openV2(mounts.unified, c.SelfCgroup); err != nil {
 		return nil, err
 	}
 	for _, k := range []controller{memory, cpu, pids, cpuacct, freezer} {
